@@ -1,0 +1,107 @@
+"""Notebook parameters are strict, by our command and by bare papermill alike."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from msakit.notebook import ParameterError, declarations, executed_parameters, resolve, run
+
+CELL = """corpus: str = "mini-mosi"  # name or folder
+seeds: list[int] = [0, 1]  # one run each
+rate: float = 1e-3  # learning rate
+limit: int | None = None  # at most so many segments
+encoders: dict[str, str] = {"text": "a/b#c"}  # path by modality
+"""
+
+
+def test_declarations_keep_defaults_types_and_help():
+    declared = declarations(CELL)
+    assert list(declared) == ["corpus", "seeds", "rate", "limit", "encoders"]
+    assert declared["encoders"].default == {"text": "a/b#c"}
+    assert declared["encoders"].help == "path by modality"
+    assert declared["limit"].annotation == "int | None"
+
+
+@pytest.mark.parametrize("line", ["a = 1", "a: int", "a: int = 1 + b", "import os", "a: int = 'x'"])
+def test_a_cell_that_cannot_be_checked_is_refused(line):
+    with pytest.raises(ParameterError):
+        declarations(line)
+
+
+def test_resolve_fills_in_defaults_and_takes_a_whole_number_for_a_float():
+    values = resolve(declarations(CELL), {"rate": 1, "limit": 7})
+    assert values == {"corpus": "mini-mosi", "seeds": [0, 1], "rate": 1, "limit": 7, "encoders": {"text": "a/b#c"}}
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(ParameterError, match="unknown parameter 'sede': did you mean 'seeds'"):
+        resolve(declarations(CELL), {"sede": [1]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seeds", "0,1"), ("seeds", [0, "1"]), ("rate", "fast"), ("limit", True), ("corpus", None)]
+)
+def test_an_ill_typed_value_is_refused_with_its_type(name, value):
+    with pytest.raises(ParameterError, match=f"parameter '{name}' must be .* not"):
+        resolve(declarations(CELL), {name: value})
+
+
+def test_the_cell_that_papermill_injects_overrides_and_is_checked():
+    assert executed_parameters([CELL, "# Parameters\nseeds = [5]\n"])["seeds"] == [5]
+    with pytest.raises(ParameterError, match="did you mean 'corpus'"):
+        executed_parameters([CELL, "# Parameters\ncorpsu = 'x'\n"])
+    with pytest.raises(ParameterError, match="must be list"):
+        executed_parameters([CELL, "# Parameters\nseeds = 5\n"])
+
+
+def test_an_edited_parameters_cell_run_again_counts_anew():
+    cells = [CELL, "# Parameters\nseeds = [5]\n", "x = 1", CELL.replace("[0, 1]", "[7]")]
+    assert executed_parameters(cells)["seeds"] == [7]
+
+
+def test_begin_before_the_parameters_cell_says_what_to_do():
+    with pytest.raises(ParameterError, match="run the parameters cell"):
+        executed_parameters(["x = 1", "%matplotlib inline"])
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    cells = [
+        nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("from msakit.notebook import begin\nparameters = begin()"),
+        nbformat.v4.new_code_cell("print('ran with', parameters['seeds'])"),
+    ]
+    path = tmp_path / "template.ipynb"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def test_our_command_stops_before_a_kernel_starts(template: Path, tmp_path: Path):
+    with pytest.raises(ParameterError, match="did you mean 'seeds'"):
+        run(template, tmp_path / "out.ipynb", {"seed": [1]})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_our_command_runs_the_notebook(template: Path, tmp_path: Path):
+    run(template, tmp_path / "out.ipynb", {"seeds": [3]}, progress=False)
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert "ran with [3]" in cells[-1].outputs[0].text
+
+
+def test_bare_papermill_stops_too_and_names_the_nearest(template: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "papermill", str(template), str(tmp_path / "out.ipynb"), "--no-progress-bar"]
+    done = subprocess.run([*command, "-p", "sede", "3"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "did you mean 'seeds'" in done.stderr
+    done = subprocess.run([*command, "-p", "seeds", "3"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "must be list[int], not 3" in done.stderr
+
+
+def test_a_missing_notebook_is_answered_with_those_that_are_there(template: Path, tmp_path: Path):
+    with pytest.raises(ParameterError, match=r"template\.ipynb"):
+        run(tmp_path / "tmplate.ipynb", tmp_path / "out.ipynb", {})
