@@ -1,0 +1,62 @@
+"""What a corpus is, the generated mini corpora, and the one door to all of them: `open_corpus`."""
+
+import difflib
+import logging
+import os
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msakit.data.corpus import Corpus
+
+logger = logging.getLogger(__name__)
+
+# name -> "module:function", called as function(folder, seed=0, sizes=None); imported only when a corpus is made.
+CORPORA = {
+    "mini-mosi": "msakit.data.mini_mosi:generate",
+    "mini-posts": "msakit.data.mini_posts:generate",
+    "mini-memes": "msakit.data.mini_memes:generate",
+    "mini-pool-mosi": "msakit.data.mini_pool_mosi:generate",
+    "mini-pool-posts": "msakit.data.mini_pool_posts:generate",
+}
+
+
+def open_corpus(name_or_folder: str | Path, cache: str | Path) -> "Corpus":
+    """A corpus by name (generated under `cache` on first use) or by folder.
+
+    Raises ValueError for a name that is neither, listing the choices, and CorpusError for a folder with problems.
+    """
+    from msakit.data.corpus import load_corpus
+
+    name = str(name_or_folder)
+    if name in CORPORA:
+        return load_corpus(_generated(name, Path(cache)))
+    if Path(name).is_dir():
+        return load_corpus(name)
+    near = difflib.get_close_matches(name, CORPORA, n=1, cutoff=0.4)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no corpus {name!r}: choose one of {', '.join(CORPORA)}, or give a folder that exists.{guess}")
+
+
+def _generated(name: str, cache: Path) -> Path:
+    """The folder of a generated corpus; made beside its place and renamed, so that half a corpus is never mistaken for one."""
+    folder = cache / name
+    if folder.exists():
+        return folder
+    module, function = CORPORA[name].split(":")
+    generate = getattr(import_module(module), function)
+    partial = cache / f"{name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    logger.info("generating %s in %s", name, folder)
+    try:
+        generate(partial)
+        partial.rename(folder)
+    except OSError:
+        if not folder.exists():  # another process was not quicker: the error is real
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
