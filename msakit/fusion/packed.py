@@ -1,0 +1,59 @@
+"""Sequences of different lengths laid end to end, so that no layer ever computes on padding.
+
+A batch of three segments with 5, 2 and 7 frames is one matrix of 14 frames and the lengths (5, 2, 7).  Layers that
+act on single frames (linear, normalisation, dropout) run on that matrix as it is; only attention needs to know where
+a segment begins and ends.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Packed(NamedTuple):
+    """Frames of all segments of a batch, end to end; `lengths` says how many belong to each segment (0 is allowed).
+
+    `frames` may have leading axes (the hidden layers of an encoder): "*layer frames dim".
+    """
+
+    frames: Float[Tensor, "*layer frames dim"]
+    lengths: Int[Tensor, " batch"]
+
+
+def check_packed(name: str, packed: Packed) -> None:
+    """Raise ValueError, naming the modality, if the lengths do not add up to the number of frames."""
+    total, frames = int(packed.lengths.sum()), packed.frames.shape[-2]
+    if total != frames:
+        raise ValueError(f"{name}: the lengths add up to {total} frames, but {frames} frames were given; "
+                         "take frames and lengths from the same list of segments")
+
+
+def segment_of_frame(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
+    """Row number of the segment that each frame belongs to."""
+    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+
+def frame_positions(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
+    """Position of each frame inside its segment, from 0."""
+    starts = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum()), device=lengths.device) - torch.repeat_interleave(starts, lengths)
+
+
+def length_mask(lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "batch time"]:
+    """True on the valid steps of the padded form."""
+    return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+
+
+def pad(values: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"], fill: float = 0.0
+        ) -> Float[Tensor, "batch time dim"]:
+    """The padded form, for attention, plots and libraries that want a rectangle."""
+    padded = values.new_full((len(lengths), int(lengths.max()), values.shape[-1]), fill)
+    padded[segment_of_frame(lengths), frame_positions(lengths)] = values
+    return padded
+
+
+def unpad(padded: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"]) -> Float[Tensor, "frames dim"]:
+    """The inverse of `pad`."""
+    return padded[segment_of_frame(lengths), frame_positions(lengths)]

@@ -1,0 +1,171 @@
+"""Batches straight from arrays: no workers, no copies of what is not asked for, no padding beyond the batch's longest.
+
+Three kinds, one interface: iterate it once an epoch, `len` gives the number of batches, and each batch is a dict with
+"index" (row numbers in the arrays, which lets `predict` restore their order), "label", and the model's inputs.
+A `torch.Generator` turns shuffling on; the generator's state alone decides the order, so the same seed repeats it.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from msakit.fusion.packed import Packed
+from msakit.training.spec_augment import SpecAugment
+
+# Bucketing sorts by length within pools of so many batches, which keeps most of the randomness of the order.
+POOL_OF_BATCHES = 50
+
+
+def batch_order(count: int, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False,
+                lengths: Int[Tensor, " rows"] | None = None) -> list[Int[Tensor, " batch"]]:
+    """Row numbers of each batch.  generator: shuffle.  lengths: put rows of similar length together (within pools of
+    50 shuffled batches, or over all rows without a generator), the batches themselves in random order."""
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    if lengths is not None:
+        pool = count if generator is None else POOL_OF_BATCHES * batch_size
+        order = torch.cat([part[lengths[part].argsort(stable=True)] for part in order.split(max(pool, 1))])
+    batches = [b for b in order.split(batch_size) if len(b) == batch_size or not drop_last]
+    if lengths is not None and generator is not None:
+        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+    return batches
+
+
+class _Batches:
+    """What the three kinds share: labels, order, and the dense arrays whose rows are served as they are."""
+
+    def __init__(self, label: np.ndarray | Sequence[float], batch_size: int, dense: Mapping[str, np.ndarray],
+                 generator: torch.Generator | None, drop_last: bool) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        array = np.asarray(label)
+        # Class indices stay whole numbers; anything else is a regression target.
+        self.label = torch.from_numpy(array.astype(np.int64 if array.dtype.kind in "iub" else np.float32))
+        self.batch_size, self.generator, self.drop_last = batch_size, generator, drop_last
+        self.dense = {name: _tensor(values) for name, values in dense.items()}
+        for name, values in self.dense.items():
+            _check_rows(name, len(values), len(self.label))
+        self.sizes: Tensor | None = None
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.label), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for rows in batch_order(len(self.label), self.batch_size, self.generator, self.drop_last, self.sizes):
+            yield {"index": rows, "label": self.label[rows]} | self._inputs(rows)
+
+    def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
+        return {name: _float32(values[rows]) for name, values in self.dense.items()}
+
+
+class TensorBatches(_Batches):
+    """Rows of plain arrays: images, pooled features, cached features of frozen encoders."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], label: np.ndarray | Sequence[float], batch_size: int, *,
+                 generator: torch.Generator | None = None, drop_last: bool = False) -> None:
+        super().__init__(label, batch_size, arrays, generator, drop_last)
+
+
+class FeatureBatches(_Batches):
+    """Packed frames for `GatedFusion`, gathered from arrays in memory or memory-mapped.
+
+    features: for each modality (frames "*layer frames dim", lengths "segments"), as a feature store's `take` gives
+    them; half precision is widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.
+    """
+
+    def __init__(self, features: Mapping[str, tuple[np.ndarray, np.ndarray]], label: np.ndarray | Sequence[float],
+                 batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False,
+                 augment: SpecAugment | None = None) -> None:
+        super().__init__(label, batch_size, {}, generator, drop_last)
+        if augment is not None and generator is None:
+            raise ValueError("SpecAugment draws from the batches' generator: pass one, or leave augment out")
+        self.augment = augment
+        self.features: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        for name, (frames, lengths) in features.items():
+            _check_rows(name, len(lengths), len(self.label))
+            size = torch.from_numpy(np.asarray(lengths, dtype=np.int64))
+            if int(size.sum()) != frames.shape[-2]:
+                raise ValueError(f"{name}: the lengths add up to {int(size.sum())}, but {frames.shape[-2]} frames were "
+                                 "given; take both from the same list of segments")
+            self.features[name] = (_tensor(frames), size.cumsum(0) - size, size)
+
+    def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
+        inputs: dict[str, Any] = {}
+        for name, (frames, starts, sizes) in self.features.items():
+            lengths = sizes[rows]
+            offset = starts[rows] - (lengths.cumsum(0) - lengths)
+            wanted = torch.arange(int(lengths.sum())) + torch.repeat_interleave(offset, lengths)
+            packed = Packed(_float32(frames.index_select(-2, wanted)), lengths)
+            if self.augment is not None and self.generator is not None:
+                packed = self.augment(packed, self.generator)
+            inputs[name] = packed
+        return inputs
+
+
+class TextBatches(_Batches):
+    """Token ids with per-token and per-row companions: "input_ids", "attention_mask", and the companions by name.
+
+    per_token: for each name one array "token dim" a row (audio and vision on word pieces), padded with zeros; dense:
+    arrays with one entry a row (images, cached features).  Padding reaches the batch's longest row, or `pad_to`
+    tokens (as published for the joint fine-tuning; far slower).  bucket: rows of similar length together.
+    """
+
+    def __init__(self, token_ids: Sequence[Sequence[int]], label: np.ndarray | Sequence[float], batch_size: int, *,
+                 per_token: Mapping[str, Sequence[Any]] | None = None, dense: Mapping[str, np.ndarray] | None = None,
+                 pad_id: int = 0, pad_to: int | None = None, bucket: bool = False,
+                 generator: torch.Generator | None = None, drop_last: bool = False) -> None:
+        super().__init__(label, batch_size, dense or {}, generator, drop_last)
+        _check_rows("token_ids", len(token_ids), len(self.label))
+        self.token_ids = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
+        self.lengths = torch.tensor([len(ids) for ids in self.token_ids])
+        self.per_token = {name: [torch.as_tensor(np.asarray(v), dtype=torch.float32) for v in values]
+                          for name, values in (per_token or {}).items()}
+        for name, values in self.per_token.items():
+            _check_rows(name, len(values), len(self.label))
+            for row, (value, ids) in enumerate(zip(values, self.token_ids, strict=True)):
+                if len(value) != len(ids):
+                    raise ValueError(f"{name}, row {row}: {len(value)} vectors for {len(ids)} tokens; "
+                                     "align words to word pieces first")
+        if pad_to is not None and len(self.lengths) and int(self.lengths.max()) > pad_to:
+            raise ValueError(f"row {int(self.lengths.argmax())} has {int(self.lengths.max())} tokens, more than "
+                             f"pad_to={pad_to}; truncate when tokenizing")
+        self.pad_id, self.pad_to = pad_id, pad_to
+        self.sizes = self.lengths if bucket else None
+
+    def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
+        lengths = self.lengths[rows]
+        width = self.pad_to or int(lengths.max())
+        inputs = super()._inputs(rows)
+        inputs["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+        inputs["input_ids"] = _padded([self.token_ids[i] for i in rows], width, self.pad_id)
+        for name, values in self.per_token.items():
+            inputs[name] = _padded([values[i] for i in rows], width, 0)
+        return inputs
+
+
+def _padded(rows: list[Tensor], width: int, fill: int) -> Shaped[Tensor, "batch token *dim"]:
+    padded = rows[0].new_full((len(rows), width, *rows[0].shape[1:]), fill)
+    for row, values in zip(padded, rows, strict=True):
+        row[:len(values)] = values
+    return padded
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        # A read-only memory map is only ever read here.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
+
+
+def _float32(values: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return values.float() if values.dtype != torch.float32 else values
+
+
+def _check_rows(name: str, given: int, expected: int) -> None:
+    if given != expected:
+        raise ValueError(f"{name} has {given} rows, the labels {expected}; take both from the same list of segments")

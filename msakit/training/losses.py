@@ -1,0 +1,61 @@
+"""Losses as plain functions loss(outputs, batch) -> scalar, the form that the training loop takes.
+
+The contrastive loss is the symmetric InfoNCE of CLIP on in-batch negatives.  Label smoothing acts on its targets,
+(1 - eps) I + eps / N: the right partner keeps most of the mass, the rest is spread over the whole batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[dict[str, Tensor], dict[str, Any]], Tensor]
+
+TEXT_PAIRS: tuple[tuple[str, str], ...] = (("text", "vision"), ("text", "audio"))
+
+
+def l1(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
+    """Mean absolute error, in units of the label."""
+    return F.l1_loss(outputs["prediction"], batch["label"].to(outputs["prediction"].dtype))
+
+
+def mse(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
+    """Mean squared error, in squared units of the label."""
+    return F.mse_loss(outputs["prediction"], batch["label"].to(outputs["prediction"].dtype))
+
+
+def classification(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
+    """Cross entropy of logits "batch classes" in nats; with one logit, its binary form for labels 0 and 1."""
+    logits, label = outputs["prediction"], batch["label"]
+    if logits.shape[-1] == 1:
+        return F.binary_cross_entropy_with_logits(logits.squeeze(-1), label.to(logits.dtype))
+    return F.cross_entropy(logits, label.long())
+
+
+def info_nce(first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"], temperature: float = 0.07,
+             smoothing: float = 0.0) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE of L2-normalised embeddings whose rows belong together; in nats, log(batch) at chance."""
+    logits = first @ second.T / temperature
+    target = torch.arange(len(logits), device=logits.device)
+    # torch smooths exactly as wanted: (1 - eps) on the target plus eps / N everywhere.
+    return (F.cross_entropy(logits, target, label_smoothing=smoothing)
+            + F.cross_entropy(logits.T, target, label_smoothing=smoothing)) / 2
+
+
+def with_contrast(base: Loss, weight: float, pairs: tuple[tuple[str, str], ...] = TEXT_PAIRS,
+                  temperature: float = 0.07, smoothing: float = 0.1) -> Loss:
+    """base + weight * the sum of InfoNCE over pairs of the model's embeddings; weight 0 leaves the base alone."""
+
+    def loss(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
+        total = base(outputs, batch)
+        for first, second in pairs if weight else ():
+            total = total + weight * info_nce(outputs[first], outputs[second], temperature, smoothing)
+        return total
+
+    return loss
+
+
+LOSSES: dict[str, Loss] = {"l1": l1, "mse": mse, "classification": classification}
