@@ -1,0 +1,50 @@
+"""Encoders: one object a modality that turns a row of a corpus into `[layer, time, dim]` features.
+
+Every encoder has `modality`, `name`, `dim`, `n_layers` (hidden states; 0 is the embedding or CNN output, the last one
+the output), `frame_rate` (frames per second, None for text), `config()`, `prepare(row)`, `size(prepared)` and
+`encode(list of prepared)`; `msakit.encoders.base.Encoder` states them. `load_encoder` makes one from a line of a
+profile:
+
+    load_encoder({"kind": "audio", "path": "microsoft/wavlm-large", "every": 10})
+    load_encoder("text:bert-large-uncased")
+    load_encoder("acoustic-set")
+"""
+
+import difflib
+import importlib
+from typing import Any
+
+ENCODERS: dict[str, str] = {
+    "text": "msakit.encoders.text:TextEncoder",
+    "audio": "msakit.encoders.audio:AudioEncoder",
+    "vision": "msakit.encoders.vision:VisionEncoder",
+    "bag-of-embeddings": "msakit.encoders.conventional:BagOfEmbeddings",
+    "acoustic-set": "msakit.encoders.conventional:AcousticSet",
+    "visual-set": "msakit.encoders.conventional:VisualSet",
+    "precomputed": "msakit.encoders.precomputed:Precomputed",
+}
+
+
+def load_encoder(spec: dict[str, Any] | str) -> Any:
+    """An encoder from `{"kind": ..., "path": ..., **options}`, or from "kind" or "kind:path" in short.
+
+    `path` is a folder or a hub id and goes to the class's `from_pretrained`; without it the class is called with the
+    options alone. Raises ValueError, with the choices, for an unknown kind.
+    """
+    if isinstance(spec, str):
+        kind, _, path = spec.partition(":")
+        options: dict[str, Any] = {"path": path} if path else {}
+    else:
+        options = dict(spec)
+        if "kind" not in options:
+            raise ValueError(f"an encoder needs a 'kind', one of {', '.join(ENCODERS)}; got {spec!r}")
+        kind = options.pop("kind")
+    if kind not in ENCODERS:
+        near = difflib.get_close_matches(kind, ENCODERS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no encoder is called {kind!r}; choose one of {', '.join(ENCODERS)}.{hint}")
+    module, _, name = ENCODERS[kind].partition(":")
+    maker = getattr(importlib.import_module(module), name)
+    if "path" in options:
+        return maker.from_pretrained(options.pop("path"), **options)
+    return maker(**options)

@@ -1,0 +1,118 @@
+"""Audio encoder: all hidden states of WavLM, wav2vec 2.0 or HuBERT, every Nth frame.
+
+Follows the audio features of Ando et al. (WavLM-Large, 16 kHz, every 10th frame: 50 -> 5 per second). Index 0 is the
+projected CNN output with positions, which they leave out.
+
+Two kinds of checkpoint need two kinds of batch. With `feat_extract_norm="layer"` (WavLM-Large) clips are padded with
+zeros and masked, which is exact. With "group" (WavLM-Base, HuBERT-Base) the first convolution normalises over time,
+padding included, and no mask undoes that: only clips of exactly equal length share a batch.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16
+from torch import nn
+from transformers import AutoFeatureExtractor, AutoModel
+
+from msakit.data.media import MediaError, read_audio
+from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, weights_digest
+
+Samples = Float[np.ndarray, " time"]
+
+
+class AudioEncoder:
+    """Frames are every `every`-th output frame, the first one included; input is 16 kHz mono."""
+
+    modality = "audio"
+    rate = 16000
+
+    def __init__(self, model: nn.Module, extractor: Any, name: str, every: int = 10, device: str = "cpu"):
+        if every < 1:
+            raise ValueError(f"every must be 1 or more, got {every}")
+        self.model: Any = model.to(device).eval()
+        if extractor.sampling_rate != self.rate:
+            raise ValueError(f"{name} wants {extractor.sampling_rate} Hz audio; only {self.rate} Hz is supported")
+        self.extractor = extractor
+        self.name = name
+        self.every = every
+        self.device = device
+        settings: Any = model.config
+        self.hop = math.prod(settings.conv_stride)  # samples a frame, 320 in every published checkpoint
+        self.padded = getattr(settings, "feat_extract_norm", "group") == "layer"
+        self.dim: int = settings.hidden_size
+        self.n_layers: int = settings.num_hidden_layers + 1
+        self.frame_rate: float | None = self.rate / self.hop / every
+        # The first frame sees the samples from 0 to the end of the receptive field.
+        field = 1
+        for kernel, stride in zip(reversed(settings.conv_kernel), reversed(settings.conv_stride), strict=True):
+            field = (field - 1) * stride + kernel
+        self.field = field
+        self._weights = weights_digest(model)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, every: int = 10, device: str = "cpu", dtype: str = "float32"
+    ) -> "AudioEncoder":
+        """From a folder or hub id; every=10 is the paper's 5 frames per second, short clips may want a smaller one."""
+        model = load_weights(AutoModel, path, dtype)
+        return cls(model, AutoFeatureExtractor.from_pretrained(path), short_name(path), every, device)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "encoder": "audio",
+            "name": self.name,
+            "weights": self._weights,
+            "dtype": str(self.model.dtype),
+            "layers": "0 = projected CNN output, last = output",
+            "rate": self.rate,
+            "every": self.every,
+            "normalise": bool(self.extractor.do_normalize),
+            "first_frame_seconds": self.field / 2 / self.rate,
+        }
+
+    def prepare(self, row: dict[str, Any]) -> Samples:
+        path = row.get("audio")
+        if not isinstance(path, str | Path) or not str(path):
+            raise SegmentError("no audio file is named")
+        try:
+            samples = read_audio(Path(path), rate=self.rate)
+        except MediaError as error:
+            raise SegmentError(str(error)) from error
+        if len(samples) < self.field:
+            raise SegmentError(f"the audio has {len(samples)} samples, fewer than the {self.field} of one frame")
+        values = self.extractor(samples, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
+        return np.asarray(values, dtype=np.float32)
+
+    def size(self, prepared: Samples) -> int:
+        return len(prepared) // self.hop
+
+    @torch.inference_mode()
+    def encode(self, batch: list[Samples]) -> list[Float16[np.ndarray, "layer time dim"]]:
+        if self.padded:
+            return self._encode(batch)
+        results: dict[int, Float16[np.ndarray, "layer time dim"]] = {}
+        for length in sorted({len(clip) for clip in batch}):
+            rows = [row for row, clip in enumerate(batch) if len(clip) == length]
+            results.update(zip(rows, self._encode([batch[row] for row in rows]), strict=True))
+        return [results[row] for row in range(len(batch))]
+
+    def _encode(self, clips: list[Samples]) -> list[Float16[np.ndarray, "layer time dim"]]:
+        lengths = torch.tensor([len(clip) for clip in clips])
+        values = torch.zeros(len(clips), int(lengths.max()))
+        for row, clip in enumerate(clips):
+            values[row, : len(clip)] = torch.from_numpy(clip)
+        mask = (torch.arange(values.shape[1]) < lengths[:, None]).long() if self.padded else None
+        output = self.model(
+            values.to(self.device, self.model.dtype),
+            attention_mask=None if mask is None else mask.to(self.device),
+            output_hidden_states=True,
+        )
+        frames = self.model._get_feat_extract_output_lengths(lengths).tolist()
+        return [
+            stack_layers([state[row, :length][:: self.every] for state in output.hidden_states])
+            for row, length in enumerate(frames)
+        ]

@@ -1,0 +1,164 @@
+"""Vision encoder: all layers of any vision `AutoModel` (CLIP's tower, ViT, ResNet, ...) on the faces of a video.
+
+Follows the visual features of Ando et al. (CLIP ViT-L/14, 3 frames per second, largest face, [CLS] of every layer,
+zeros where no face is found). Deviations: faces are found by OpenCV's Haar cascade instead of MTCNN; a model without
+[CLS] gives the mean over positions; layer 0 is the embedding output, so that their 0-based layer k is k + 1 here. A
+row with an image and no video gives one frame, the whole picture.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float16
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoModel
+
+from msakit.data.faces import find_faces
+from msakit.data.media import MediaError, read_frames, read_image
+from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, to_half, weights_digest
+
+CLASS_TOKEN = re.compile(r"(^|\.)(class_embedding|cls_token|class_token)$")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Processed pictures of one segment, and which of its frames they belong to."""
+
+    pixels: Float[np.ndarray, "found channel height width"]
+    found: Bool[np.ndarray, " time"]  # False: no face in that frame
+
+
+class VisionEncoder:
+    """Frames are video frames at `fps`; `faces=False` encodes whole frames instead of face crops of `face_size` px."""
+
+    modality = "vision"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        name: str,
+        fps: float = 3.0,
+        faces: bool = True,
+        face_size: int = 256,
+        batch: int = 64,
+        device: str = "cpu",
+    ):
+        tower: Any = getattr(model, "vision_model", model)
+        self.model: Any = tower.to(device).eval()
+        self.processor = processor
+        self.name = name
+        self.fps = self.frame_rate = fps
+        self.faces = faces
+        self.face_size = face_size
+        self.batch = batch
+        self.device = device
+        self.class_token = any(CLASS_TOKEN.search(key) for key, _ in tower.named_parameters())
+        self._weights = weights_digest(tower)
+        # Layer count and widths differ by family and are not in one place of the configs: one blank picture tells.
+        blank = np.zeros((face_size, face_size, 3), dtype=np.uint8)
+        pixels = self._process([blank])
+        layers = self._layers(torch.from_numpy(pixels))
+        self._shape = pixels.shape[1:]
+        self.n_layers: int = len(layers)
+        self.dim: int = max(layer.shape[-1] for layer in layers)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        fps: float = 3.0,
+        faces: bool = True,
+        face_size: int = 256,
+        batch: int = 64,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> "VisionEncoder":
+        """From a folder or hub id. `batch`: pictures a forward pass."""
+        # The PIL backend: the default one needs torchvision.
+        processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
+        model = load_weights(AutoModel, path, dtype)
+        return cls(model, processor, short_name(path), fps, faces, face_size, batch, device)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "encoder": "vision",
+            "name": self.name,
+            "weights": self._weights,
+            "dtype": str(self.model.dtype),
+            "layers": "0 = embeddings, last = output",
+            "position": "[CLS]" if self.class_token else "mean",
+            "fps": self.fps,
+            "faces": self.faces,
+            "face_size": self.face_size if self.faces else None,
+            "processor": {key: value for key, value in self.processor.to_dict().items() if _plain(value)},
+            "first_frame_seconds": 0.0,
+        }
+
+    def prepare(self, row: dict[str, Any]) -> Pictures:
+        try:
+            pictures, found = self._pictures(row)
+        except MediaError as error:
+            raise SegmentError(str(error)) from error
+        if len(found) == 0:
+            raise SegmentError("the video has no frame")
+        return Pictures(self._process([picture for picture, kept in zip(pictures, found, strict=True) if kept]), found)
+
+    def size(self, prepared: Pictures) -> int:
+        return len(prepared.found)
+
+    def blank_frames(self, prepared: Pictures) -> int:
+        """How many frames show no face."""
+        return int((~prepared.found).sum())
+
+    @torch.inference_mode()
+    def encode(self, batch: list[Pictures]) -> list[Float16[np.ndarray, "layer time dim"]]:
+        pixels = torch.from_numpy(np.concatenate([pictures.pixels for pictures in batch]))
+        parts = [stack_layers(self._layers(part)) for part in pixels.split(self.batch) if len(part)]
+        shape = (self.n_layers, 0, self.dim)
+        vectors = np.concatenate(parts, axis=1) if parts else to_half(np.zeros(shape, dtype=np.float32))
+        results, start = [], 0
+        for pictures in batch:
+            frames = np.zeros((self.n_layers, len(pictures.found), self.dim), dtype=np.float16)
+            stop = start + len(pictures.pixels)
+            frames[:, pictures.found] = vectors[:, start:stop]
+            results.append(frames)
+            start = stop
+        return results
+
+    def _pictures(self, row: dict[str, Any]) -> tuple[list[np.ndarray], Bool[np.ndarray, " time"]]:
+        video, image = row.get("video"), row.get("image")
+        if isinstance(video, str | Path) and str(video):
+            frames, _ = read_frames(Path(video), fps=self.fps)
+            if self.faces and len(frames):
+                crops, found = find_faces(frames, self.face_size)
+                return list(crops), found
+            return list(frames), np.ones(len(frames), dtype=bool)
+        if isinstance(image, str | Path) and str(image):
+            return [np.asarray(read_image(Path(image)))], np.ones(1, dtype=bool)
+        raise SegmentError("neither a video nor an image is named")
+
+    def _process(self, pictures: list[np.ndarray]) -> Float[np.ndarray, "picture channel height width"]:
+        if not pictures:
+            return np.zeros((0, *self._shape), dtype=np.float32)
+        return np.asarray(self.processor(images=pictures, return_tensors="np")["pixel_values"], dtype=np.float32)
+
+    @torch.inference_mode()
+    def _layers(self, pixels: Float[Tensor, "picture channel height width"]) -> list[Float[Tensor, "picture dim"]]:
+        output = self.model(pixel_values=pixels.to(self.device, self.model.dtype), output_hidden_states=True)
+        layers = []
+        for state in output.hidden_states:
+            if state.ndim == 4:  # a feature map [picture, channel, height, width]
+                layers.append(state.flatten(2).mean(-1))
+            else:
+                layers.append(state[:, 0] if self.class_token else state.mean(1))
+        return layers
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | dict | type(None))

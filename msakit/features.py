@@ -1,0 +1,363 @@
+"""Feature store: one pass of an encoder over a corpus, kept as one flat float16 array a layer.
+
+    root/<corpus>/<modality>-<encoder>-<key>/
+        layers.npy     float16 [layer, frame, dim], the frames of all segments one after another
+        segments.csv   segment_id, start, length, status (ok | failed), reason, blank_frames
+        config.json    encoder configuration, corpus fingerprint, counts
+
+Reading one layer touches that layer's bytes alone. The key is a sha256 over encoder configuration and corpus
+fingerprint, so that another checkpoint, another setting or a changed corpus never meets old features.
+
+Extraction survives a kill at any moment. Finished buckets lie as shards in `<key>.partial/`, each renamed into place
+once written and checked again when read; the store itself appears by one rename of a finished folder. While it is
+being put together it needs twice its size on disk.
+
+A segment that cannot be encoded is one frame of zeros with status "failed" and the reason. Values beyond the range of
+float16 are held at +-65504 and counted in config.json.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float16, Float32, Int64
+from tqdm import tqdm
+
+from msakit.data.corpus import Corpus
+from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+class FeatureError(ValueError):
+    """Features cannot be extracted or read; the message names the segments or the file, and the mend."""
+
+
+class FeatureStore:
+    """A finished extraction, memory-mapped."""
+
+    def __init__(
+        self,
+        folder: Path,
+        layers: Float16[np.ndarray, "layer frame dim"],
+        segments: pd.DataFrame,
+        config: dict[str, Any],
+    ):
+        self.folder = folder
+        self.layers = layers
+        self.segments = segments
+        self.config = config
+        self._spans = {
+            row.segment_id: (int(row.start), int(row.start) + int(row.length)) for row in segments.itertuples()
+        }
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "FeatureStore":
+        """Raises FeatureError for a folder that is not a whole store of this version."""
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            segments = pd.read_csv(
+                folder / "segments.csv", dtype={"segment_id": str, "reason": str}, keep_default_na=False
+            )
+            layers = np.load(folder / "layers.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise FeatureError(f"{folder} is not a feature store ({error}); delete it and extract again") from error
+        if config.get("version") != VERSION:
+            raise FeatureError(f"{folder} has version {config.get('version')}, not {VERSION}; extract again")
+        if list(layers.shape) != config["shape"] or int(segments["length"].sum()) != layers.shape[1]:
+            raise FeatureError(f"{folder}: layers.npy does not fit config.json and segments.csv; extract again")
+        return cls(folder, layers, segments, config)
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.layers.shape[0])
+
+    @property
+    def dim(self) -> int:
+        return int(self.layers.shape[2])
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second; None where frames are tokens."""
+        rate = self.config["frame_rate"]
+        return None if rate is None else float(rate)
+
+    def frames(self, segment_id: str, layer: int) -> Float16[np.ndarray, "time dim"]:
+        """One segment in one layer; negative layers count from the output."""
+        start, stop = self._span(segment_id)
+        return np.array(self.layers[self._layer(layer), start:stop])
+
+    def take(
+        self, segment_ids: Sequence[str], layer: int | None
+    ) -> tuple[Float16[np.ndarray, "*layer frames dim"], Int64[np.ndarray, " segments"]]:
+        """Frames of these segments one after another, and their lengths; layer None gives all layers, stacked."""
+        spans = [self._span(segment_id) for segment_id in segment_ids]
+        source = self.layers if layer is None else self.layers[self._layer(layer)]
+        lengths = np.array([stop - start for start, stop in spans], dtype=np.int64)
+        taken = np.empty((*source.shape[:-2], int(lengths.sum()), self.dim), dtype=np.float16)
+        position = 0
+        for start, stop in spans:
+            taken[..., position : position + stop - start, :] = source[..., start:stop, :]
+            position += stop - start
+        return taken, lengths
+
+    def _layer(self, layer: int) -> int:
+        if not -self.n_layers <= layer < self.n_layers:
+            raise FeatureError(f"{self.folder} has layers 0 to {self.n_layers - 1}, not {layer}")
+        return layer
+
+    def _span(self, segment_id: str) -> tuple[int, int]:
+        if segment_id not in self._spans:
+            raise FeatureError(f"{self.folder} has no segment {segment_id!r}; was it extracted from this corpus?")
+        return self._spans[segment_id]
+
+
+def store_folder(corpus: Corpus, encoder: Encoder, root: Path | str) -> Path:
+    """Where `extract` puts the features."""
+    what = {"version": VERSION, "encoder": encoder.config(), "corpus": corpus.fingerprint}
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return Path(root) / corpus.name / f"{encoder.modality}-{encoder.name}-{key}"
+
+
+def extract(
+    corpus: Corpus,
+    encoder: Encoder,
+    root: Path | str,
+    *,
+    batch_frames: int = 4096,
+    bucket: int = 64,
+    max_failed: float = 0.05,
+    progress: bool = True,
+) -> FeatureStore:
+    """All layers of all segments; returns at once if they are there, goes on where a killed run stopped.
+
+    batch_frames: most frames (`encoder.size`) of a padded batch; a longer segment goes alone.
+    bucket: segments read, sorted by length and saved together; what a kill can cost.
+    max_failed: share of the segments that may fail before FeatureError, which names them.
+    """
+    folder = store_folder(corpus, encoder, root)
+    if folder.exists():
+        return FeatureStore.open(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        partial = folder.with_name(folder.name + ".partial")
+        if not folder.exists():  # another process may have finished while this one waited
+            partial.mkdir(exist_ok=True)
+            rows = corpus.table().to_dict("records")
+            shards = _encode_buckets(rows, encoder, partial, batch_frames, bucket, max_failed, progress)
+            _assemble(shards, encoder, corpus, partial / "store")
+            os.replace(partial / "store", folder)
+        if partial.exists():
+            shutil.rmtree(partial)
+    return FeatureStore.open(folder)
+
+
+def _encode_buckets(
+    rows: list[dict[str, Any]],
+    encoder: Encoder,
+    partial: Path,
+    batch_frames: int,
+    bucket: int,
+    max_failed: float,
+    progress: bool,
+) -> list[Path]:
+    failed: dict[str, str] = {}
+    tainted: list[Path] = []
+    shards: list[Path] = []
+    title = f"{encoder.modality} {encoder.name}"
+    with tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar:
+        for start in range(0, len(rows), bucket):
+            part = rows[start : start + bucket]
+            shard = partial / f"{start:08d}-{start + len(part):08d}.npz"
+            content = _read_shard(shard)
+            if content is None:
+                content = _encode_bucket(part, encoder, batch_frames)
+                temporary = shard.with_suffix(".tmp.npz")
+                np.savez(temporary, **content)
+                os.replace(temporary, shard)
+            shards.append(shard)
+            bad = content["reasons"] != ""
+            if bad.any():
+                tainted.append(shard)
+                failed.update(zip(content["ids"][bad].tolist(), content["reasons"][bad].tolist(), strict=True))
+            if len(failed) > max_failed * len(rows):
+                # Shards with failures go, so that the next run reads the mended files.
+                for path in tainted:
+                    path.unlink()
+                listed = "; ".join(f"{segment}: {reason}" for segment, reason in list(failed.items())[:20])
+                more = f"; and {len(failed) - 20} more" if len(failed) > 20 else ""
+                raise FeatureError(
+                    f"{len(failed)} of {len(rows)} segments failed in {title}, more than max_failed={max_failed:g} "
+                    f"allows: {listed}{more}. Mend or leave out these rows, or raise max_failed."
+                )
+            bar.update(len(part))
+    for segment, reason in failed.items():
+        log.warning("%s: segment %s is kept as zeros: %s", title, segment, reason)
+    return shards
+
+
+def _encode_bucket(rows: list[dict[str, Any]], encoder: Encoder, batch_frames: int) -> dict[str, np.ndarray]:
+    """One shard: frames [layer, frame, dim], lengths, ids, reasons ("" is ok), blank frames."""
+    ids = [str(row["segment_id"]) for row in rows]
+    prepared: dict[int, Any] = {}
+    reasons = [""] * len(rows)
+    for position, row in enumerate(rows):
+        try:
+            prepared[position] = encoder.prepare(row)
+        except SegmentError as error:
+            reasons[position] = str(error) or "no reason given"
+    count_blank = getattr(encoder, "blank_frames", lambda _: 0)
+    blank = [count_blank(prepared[position]) if position in prepared else 0 for position in range(len(rows))]
+    nothing = np.zeros((encoder.n_layers, 1, encoder.dim), dtype=np.float16)
+    arrays: list[np.ndarray] = [nothing] * len(rows)
+    for batch in _batches({position: encoder.size(item) for position, item in prepared.items()}, batch_frames):
+        encoded = encoder.encode([prepared[position] for position in batch])
+        for position, array in zip(batch, encoded, strict=True):
+            if array.shape[0] != encoder.n_layers or array.shape[2] != encoder.dim:
+                raise FeatureError(
+                    f"{encoder.name} gave {array.shape} for {ids[position]}, not "
+                    f"[{encoder.n_layers}, time, {encoder.dim}]"
+                )
+            if array.shape[1] == 0:
+                reasons[position] = "the encoder gave no frame"
+            elif np.isnan(array).any():
+                reasons[position] = "the encoder gave values that are not numbers"
+            else:
+                arrays[position] = array
+    return {
+        "frames": np.concatenate(arrays, axis=1),
+        "lengths": np.array([array.shape[1] for array in arrays], dtype=np.int64),
+        "ids": np.array(ids, dtype=np.str_),
+        "reasons": np.array(reasons, dtype=np.str_),
+        "blank": np.array(blank, dtype=np.int64),
+    }
+
+
+def _batches(sizes: dict[int, int], limit: int) -> Iterator[list[int]]:
+    """Positions in batches of like size whose padded total stays within the limit."""
+    batch: list[int] = []
+    for position in sorted(sizes, key=lambda position: (sizes[position], position)):
+        if batch and (len(batch) + 1) * sizes[position] > limit:  # sorted: this one is the longest so far
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
+    """A shard's arrays, or None (and no file) where it is missing or damaged; zip checksums tell."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in ("frames", "lengths", "ids", "reasons", "blank")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s) and will be encoded again", path, error)
+        path.unlink()
+        return None
+
+
+def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path) -> None:
+    """The store's folder from its shards, one shard in memory at a time."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    tables = []
+    for shard in shards:
+        with np.load(shard, allow_pickle=False) as archive:
+            reasons = archive["reasons"]
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "segment_id": archive["ids"],
+                        "start": 0,
+                        "length": archive["lengths"],
+                        "status": np.where(reasons == "", "ok", "failed"),
+                        "reason": reasons,
+                        "blank_frames": archive["blank"],
+                    }
+                )
+            )
+    if not tables:
+        raise FeatureError(f"{corpus.folder} has no segment to encode")
+    segments = pd.concat(tables, ignore_index=True)
+    segments["start"] = segments["length"].cumsum() - segments["length"]
+    # int(): a numpy integer in the shape writes a header that cannot be read back.
+    shape = (int(encoder.n_layers), int(segments["length"].sum()), int(encoder.dim))
+    layers = np.lib.format.open_memmap(folder / "layers.npy", mode="w+", dtype=np.float16, shape=shape)
+    position, clipped = 0, 0
+    for shard in shards:
+        with np.load(shard, allow_pickle=False) as archive:
+            frames = archive["frames"]
+        over = np.abs(frames) >= HALF_MAX
+        clipped += int(over.sum())
+        # Encoders clip by themselves; this catches one that does not.
+        layers[:, position : position + frames.shape[1]] = np.clip(frames, -HALF_MAX, HALF_MAX)
+        position += frames.shape[1]
+    layers.flush()
+    del layers
+    if clipped:
+        log.warning("%s: %d values beyond float16 are held at +-%g", encoder.name, clipped, HALF_MAX)
+    config = {
+        "version": VERSION,
+        "encoder": encoder.config(),
+        "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
+        "modality": encoder.modality,
+        "frame_rate": encoder.frame_rate,
+        "shape": list(shape),
+        "failed": int((segments["status"] == "failed").sum()),
+        "blank_frames": int(segments["blank_frames"].sum()),
+        "clipped": clipped,
+    }
+    segments.to_csv(folder / "segments.csv", index=False)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    # On disk before the rename that makes it believed.
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One process an extraction; the system frees the lock of a killed one."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def average_over_words(
+    store: FeatureStore, words: pd.DataFrame, layer: int = 0
+) -> dict[str, Float32[np.ndarray, "word dim"]]:
+    """Mean frame of each word by its times (segment_id, word_index, start, end in seconds), as word-aligned methods need.
+
+    A word in which no frame falls takes the frame nearest to its middle; a failed segment gives zeros. Raises
+    FeatureError for a store whose frames have no time.
+    """
+    if store.frame_rate is None:
+        raise FeatureError(f"{store.folder}: its frames are tokens, which have no time")
+    first = float(store.config["encoder"].get("first_frame_seconds", 0.0))
+    averages = {}
+    for segment_id, group in words.sort_values(["segment_id", "word_index"]).groupby("segment_id", sort=False):
+        frames = store.frames(str(segment_id), layer).astype(np.float32)
+        times = first + np.arange(len(frames)) / store.frame_rate
+        starts, ends = group["start"].to_numpy(dtype=float), group["end"].to_numpy(dtype=float)
+        low, high = np.searchsorted(times, starts), np.searchsorted(times, ends)
+        nearest = np.abs(times[None] - (starts + ends)[:, None] / 2).argmin(axis=1)
+        averages[str(segment_id)] = np.stack(
+            [frames[a:b].mean(axis=0) if b > a else frames[n] for a, b, n in zip(low, high, nearest, strict=True)]
+        )
+    return averages
