@@ -1,0 +1,24 @@
+"""Word-level vectors on the word pieces of a tokenizer: each piece gets its word's vector, special tokens get zeros."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+def align_to_pieces(word_ids: Sequence[int | None], word_vectors: Float[np.ndarray, "word dim"]
+                    ) -> Float[np.ndarray, "token dim"]:
+    """word_ids as a fast tokenizer's `BatchEncoding.word_ids(row)` gives them, None for special tokens.
+
+    Tokenize the same list of words that the vectors belong to (`is_split_into_words=True`); words cut off by
+    truncation are simply not asked for.  Raises ValueError if a piece belongs to a word that has no vector.
+    """
+    pieces = np.zeros((len(word_ids), word_vectors.shape[1]), dtype=word_vectors.dtype)
+    for position, word in enumerate(word_ids):
+        if word is None:
+            continue
+        if not 0 <= word < len(word_vectors):
+            raise ValueError(f"token {position} belongs to word {word}, but there are vectors for {len(word_vectors)} "
+                             "words; tokenize the words of the timing table with is_split_into_words=True")
+        pieces[position] = word_vectors[word]
+    return pieces
