@@ -1,0 +1,101 @@
+"""What every recipe does around its training: skip finished runs, time and stamp the others, store them whole."""
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from msakit import records
+from msakit.data.corpus import Corpus
+from msakit.training.loop import Fit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be: an arm with a seed, its resolved settings, and the function that trains it."""
+
+    arm: str
+    seed: int
+    config: dict[str, Any]
+    train: Callable[[], "Outcome"]
+    protocol: str = "corrected"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained run: how the fit went, which validation metric chose its epoch, predictions of valid and of test."""
+
+    fit: Fit
+    metric: str
+    predictions: list[pd.DataFrame]
+
+
+def run_jobs(jobs: Sequence[Job], *, paper: str, corpus: Corpus, code: str, root: Path) -> None:
+    """Train the jobs that are not yet recorded under `root` with the same settings, corpus and code.
+
+    A kill loses at most the run under way: each is stored as soon as it is trained, and a second call goes on.
+
+    Args:
+        code: fingerprint of the sources that the results depend on (:func:`msakit.sources.fingerprint`).
+        root: folder of the runs.
+    """
+    keys = {id(job): records.run_key(job.config, corpus.fingerprint, code) for job in jobs}
+    waiting = [
+        job for job in jobs if not records.finished(root, paper, corpus.name, job.arm, job.seed, keys[id(job)])
+    ]
+    logger.info("%s on %s: %d runs, %d of them stored already", paper, corpus.name, len(jobs), len(jobs) - len(waiting))
+    counts = {split: len(rows) for split, rows in corpus.splits.items()}
+    bar = tqdm(waiting, desc=f"{paper} on {corpus.name}", unit="run", mininterval=2, file=sys.stderr, dynamic_ncols=True)
+    for job in bar:
+        bar.set_postfix_str(f"{job.arm}, seed {job.seed}")
+        started = time.perf_counter()
+        outcome = job.train()
+        record = records.RunRecord(
+            paper=paper,
+            arm=job.arm,
+            seed=job.seed,
+            corpus={
+                "name": corpus.name,
+                "fingerprint": corpus.fingerprint,
+                "generated": corpus.generated,
+                "counts": counts,
+            },
+            protocol=job.protocol,
+            config=job.config,
+            key=keys[id(job)],
+            selection={
+                "split": "valid",
+                "metric": outcome.metric,
+                "value": outcome.fit.best["valid_loss"],
+                "epoch": outcome.fit.best_epoch,
+            },
+            history=outcome.fit.history,
+            environment=records.environment(),
+            seconds=round(time.perf_counter() - started, 3),
+            peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        )
+        records.write(root, record, pd.concat(outcome.predictions, ignore_index=True))
+
+
+def prediction_table(corpus: Corpus, split: str, values: np.ndarray) -> pd.DataFrame:
+    """Predictions of one split, beside ids and labels, in the columns that records store.
+
+    Args:
+        values: ``[segments]`` for regression, ``[segments, classes]`` probabilities for classification, in the order
+            of the split's rows.
+    """
+    rows = corpus.splits[split]
+    table = pd.DataFrame({"segment_id": rows["segment_id"], "split": split, "label": rows["label"]})
+    if corpus.task.kind == "regression":
+        return table.assign(prediction=values)
+    return table.assign(**{f"p_{name}": values[:, index] for index, name in enumerate(corpus.task.classes)})
