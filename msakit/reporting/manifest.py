@@ -1,0 +1,74 @@
+"""What a results folder holds, and what made it: written when results are published, compared when they are checked."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from msakit import records
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pandas", "scipy", "scikit-learn",
+            "matplotlib", "seaborn", "librosa", "snakemake", "papermill")  # fmt: skip
+FILE = "manifest.json"
+LISTED = ("runs", "tables", "figures")
+
+
+def manifest(
+    results: Path, profile: str, started: str | None = None, finished: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """The manifest of a profile's results.
+
+    started, finished: ISO times of the workflow, where known. seconds sums the runs' own times; commits, dirty and
+    machines are those the runs recorded (several, if the results grew over several). Raises RecordError for a bad run.
+    """
+    results = Path(results)
+    runs = records.read_all(results / "runs")
+    frame = runs.frame
+    environments = [run.record.environment for run in runs]
+    content = {
+        "schema": records.SCHEMA,
+        "profile": profile,
+        "started": started,
+        "finished": finished,
+        "seconds": round(float(frame["seconds"].sum()), 1),
+        "runs": len(runs),
+        "papers": sorted(frame["paper"].unique()),
+        "corpora": {
+            name: {"fingerprint": sorted(part["fingerprint"].unique()), "generated": bool(part["generated"].any())}
+            for name, part in frame.groupby("corpus")
+        },
+        "seeds": {paper: sorted(part["seed"].unique()) for paper, part in frame.groupby("paper")},
+        "commits": sorted({item["commit"] for item in environments if item["commit"]}),
+        "dirty": any(item["dirty"] for item in environments),
+        "machines": sorted({item["machine"] for item in environments}),
+        "devices": sorted({item["device"] for item in environments}),
+        "versions": {"python": records.environment()["python"], **_versions()},
+        "files": hashes(results),
+        **more,
+    }
+    plain: dict[str, Any] = records.plain(content)
+    return plain
+
+
+def hashes(results: Path) -> dict[str, str]:
+    """sha256 of each file of runs/, tables/ and figures/, by path relative to the results folder."""
+    files = [path for folder in LISTED for path in sorted((Path(results) / folder).rglob("*")) if path.is_file()]
+    return {path.relative_to(results).as_posix(): records.file_sha256(path) for path in files}
+
+
+def write_manifest(results: Path, profile: str, **more: Any) -> Path:
+    """Write `manifest.json` into the results folder; keywords as for `manifest`."""
+    path = Path(results) / FILE
+    text = json.dumps(manifest(results, profile, **more), indent=1, sort_keys=True, allow_nan=False)
+    records.write_atomically(path, f"{text}\n".encode())
+    return path
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,46 @@
+"""Freshly built results replace a profile's committed ones, as a whole or not at all.
+
+A results folder of one profile holds runs/, tables/<paper>/, figures/<paper>/ and manifest.json.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from msakit.records import read_all
+from msakit.reporting.manifest import write_manifest
+
+REPLACED = ("runs", "tables", "figures")
+
+
+def publish(built: Path, results: Path, profile: str) -> None:
+    """Replace the results in `results` by those in `built`, in one swap, after verifying every run.
+
+    runs/, tables/ and figures/ are taken from `built` alone, the manifest is made anew; other files that `built`
+    lacks stay. The new tree grows beside the old one as `<results>.partial`; a stop at any point leaves `results` whole,
+    or as `<results>.old`, which the next call puts back first. Raises RecordError for a bad run.
+    """
+    built, results = Path(built), Path(results)
+    read_all(built / "runs")
+    partial, old = (results.with_name(results.name + end) for end in (".partial", ".old"))
+    if old.exists() and not results.exists():
+        os.replace(old, results)
+    for leftover in (partial, old):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(built, partial, ignore=shutil.ignore_patterns("*.partial"))
+    if results.exists():
+        for kept in results.iterdir():
+            if kept.name in REPLACED or (partial / kept.name).exists():
+                continue
+            if kept.is_dir():
+                shutil.copytree(kept, partial / kept.name)
+            else:
+                shutil.copy2(kept, partial / kept.name)
+    write_manifest(partial, profile)
+    if results.exists():
+        os.replace(results, old)
+    os.replace(partial, results)
+    if old.exists():
+        shutil.rmtree(old)
