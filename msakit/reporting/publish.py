@@ -17,8 +17,8 @@ def publish(built: Path, results: Path, profile: str) -> None:
     """Replace the results in `results` by those in `built`, in one swap, after verifying every run.
 
     runs/, tables/ and figures/ are taken from `built` alone, the manifest is made anew; other files that `built`
-    lacks stay. The new tree grows beside the old one as `<results>.partial`; a stop at any point leaves `results` whole,
-    or as `<results>.old`, which the next call puts back first. Raises RecordError for a bad run.
+    lacks stay. The new tree grows beside the old one as `<results>.partial`; a stop at any point leaves `results`
+    whole, or as `<results>.old`, which the next call puts back first. Raises RecordError for a bad run.
     """
     built, results = Path(built), Path(results)
     read_all(built / "runs")

@@ -120,7 +120,7 @@ def summarise(
                          None, n or None, row.source))  # fmt: skip
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n_seeds": "Int64", "n_segments": "Int64"})
     frame = frame.astype({column: float for column in ("mean", "sd", "low", "high")})
-    said = [*_standing_notes(runs, titles, split), *notes, *(row.note for row in extra if row.note)]
+    said = [*_standing_notes(runs, titles, arms, split), *notes, *(row.note for row in extra if row.note)]
     if undefined:
         said.append(f"Undefined (–), for instance because a run predicts a constant: {'; '.join(undefined)}.")
     absent = [arm_title for arm, arm_title in titles.items() if arm not in protocols.index]
@@ -137,7 +137,7 @@ def _one_corpus(runs: Runs) -> None:
             raise ValueError(f"{runs.root}: a table would mix runs of {column} {', '.join(found)}; {mend}")
 
 
-def _standing_notes(runs: Runs, titles: Mapping[str, str], split: str) -> list[str]:
+def _standing_notes(runs: Runs, titles: Mapping[str, str], arms: Mapping[str, str], split: str) -> list[str]:
     """What is said whether or not the caller thinks of it."""
     notes, frame = [], runs.frame
     if frame.empty:
@@ -153,11 +153,11 @@ def _standing_notes(runs: Runs, titles: Mapping[str, str], split: str) -> list[s
         leaks = part["selection_split"].eq("test").any()
         how = "as published (leaks): the epoch is chosen on the test split" if leaks else "as published"
         notes.append(f"Protocol {protocol}, {how}: {who}.")
-    seeds = frame.groupby("arm")["seed"].nunique()
+    seeds = frame[frame["arm"].isin(list(arms))].groupby("arm")["seed"].nunique()
     if split != "test":
         notes.append(f"Scored on the {split} split.")
-    if seeds.min() < 3:
-        notes.append("Fewer than three seeds: the spread says little.")
+    if (seeds < 3).any():
+        notes.append("An arm with fewer than three seeds says little about its spread.")
     return notes
 
 
@@ -253,14 +253,18 @@ def _cell(row: Mapping[Any, Any]) -> str:
 
 def _as_is(table: Table) -> tuple[list[str], list[list[str]]]:
     head = [metrics.metric(name).title if name in metrics.METRICS else str(name) for name in table.frame.columns]
-    rows = [[_text(value) for value in row] for row in table.frame.itertuples(index=False, name=None)]
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.frame.dtypes]
+    rows = [
+        [_text(value, number) for value, number in zip(row, numeric, strict=True)]
+        for row in table.frame.itertuples(index=False, name=None)
+    ]
     return head, rows
 
 
-def _text(value: object) -> str:
-    if isinstance(value, (float, np.floating)):
-        return "–" if np.isnan(value) else f"{value:.3f}"
-    return "" if value is None or value is pd.NA else str(value)
+def _text(value: Any, numeric: bool) -> str:
+    if pd.isna(value):
+        return "–" if numeric else ""
+    return f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _reading(table: Table) -> list[str]:

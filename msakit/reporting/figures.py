@@ -1,0 +1,220 @@
+"""Figures for print: each plot function takes axes and a tidy frame, draws, and returns the axes.
+
+Colours are the Okabe–Ito palette, which colour-blind readers can tell apart; every series has a marker and a line
+style of its own besides, so that a figure reads in grey. Sizes are for one column (3.4 inches) or two (7 inches).
+`save` writes the picture and the numbers plotted; the numbers are what a check compares.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from msakit import metrics, statistics
+from msakit.records import write_atomically
+
+COLUMN, PAGE = 3.4, 7.0  # widths in inches
+DPI = 180
+# Okabe & Ito 2008, without yellow (too light for lines on white); the order of first use.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))  # fmt: skip
+GREY = "#555555"
+RC: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "figure.dpi": 120,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "msakit",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures; make them, axes included, inside `with style():`."""
+    with sns.axes_style("ticks"), plt.rc_context(RC):
+        yield
+
+
+def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write `<name>.png` (180 dpi, no metadata, so equal figures are equal bytes) and the plotted data `<name>.csv`."""
+    picture = BytesIO()
+    with plt.rc_context(RC):
+        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+    paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.csv"
+    write_atomically(paths[0], picture.getvalue())
+    text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_atomically(paths[1], text.encode())
+    return paths
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float = statistics.LEVEL) -> pd.DataFrame:
+    """Columns `by`, n, mean, sd, low, high of the column `value`, groups in the order they come."""
+    rows = []
+    for group, part in frame.groupby(list(by), sort=False):
+        got = statistics.over_seeds(part["value"].to_numpy(float), level)
+        rows.append((*group, got.n, got.mean, got.sd, got.low, got.high))
+    return pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
+
+
+def layer_curve(
+    ax: Axes,
+    frame: pd.DataFrame,
+    metric: str,
+    best: Mapping[str, int] | None = None,
+    level: float = statistics.LEVEL,
+) -> Axes:
+    """A metric over the encoder's hidden states, one line a modality, with the t-interval over seeds.
+
+    frame: modality, layer, seed, value (one row each). The output layer (the last) is marked by an open circle, the
+    layer that validation chose (`best`: modality -> layer) by a star.
+    """
+    points = over_seeds(frame, ["modality", "layer"], level)
+    for index, (modality, part) in enumerate(points.groupby("modality", sort=False)):
+        line = part.sort_values("layer")
+        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+        ax.plot(line["layer"], line["mean"], color=colour, marker=marker, ls=LINES[index % len(LINES)],
+                label=str(modality), zorder=3)  # fmt: skip
+        ax.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+        ax.plot(line["layer"].iloc[-1:], line["mean"].iloc[-1:], ls="", marker="o", ms=9, mfc="none", mec=GREY,
+                mew=0.9, label="output layer" if index == 0 else None, zorder=4)  # fmt: skip
+        chosen = line[line["layer"] == (best or {}).get(str(modality))]
+        ax.plot(chosen["layer"], chosen["mean"], ls="", marker="*", ms=10, mfc="white", mec=colour, mew=1.1,
+                label=None, zorder=5)  # fmt: skip
+    handles, labels = ax.get_legend_handles_labels()
+    last = labels.index("output layer") if "output layer" in labels else None
+    if last is not None:
+        handles.append(handles.pop(last))
+        labels.append(labels.pop(last))
+    if best:
+        handles.append(plt.Line2D([], [], ls="", marker="*", ms=9, mfc="white", mec=GREY, mew=1.1))
+        labels.append("best on validation")
+    ax.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=0.9, handletextpad=0.5
+    )
+    ax.set_xlabel("Hidden state (0 = embeddings)")
+    ax.set_ylabel(metrics.metric(metric).title)
+    _whole_numbers(ax)
+    sns.despine(ax=ax)
+    return ax
+
+
+def arm_points(
+    ax: Axes,
+    frame: pd.DataFrame,
+    metric: str,
+    titles: Mapping[str, str],
+    oracle: float | None = None,
+    constant: float | None = None,
+    level: float = statistics.LEVEL,
+) -> Axes:
+    """Arms from top to bottom: the mean with its t-interval over seeds, and one small point a seed beside it.
+
+    frame: arm, seed, value; titles: arm -> label, in the order shown. oracle and constant are drawn as lines: the best
+    score that the data allow, and the score of a constant prediction.
+    """
+    shown = [arm for arm in titles if arm in set(frame["arm"])]
+    rows = over_seeds(frame[frame["arm"].isin(shown)], ["arm"], level).set_index("arm")
+    for place, arm in enumerate(shown):
+        row, values = rows.loc[arm], frame.loc[frame["arm"] == arm, "value"]
+        ax.plot(
+            values,
+            np.full(len(values), place + 0.26),
+            ls="",
+            marker="o",
+            ms=2.6,
+            mfc="white",
+            mec=GREY,
+            mew=0.7,
+            zorder=2,
+        )
+        if np.isfinite(row["low"]):
+            ax.plot([row["low"], row["high"]], [place, place], color=PALETTE[0], lw=1.6, zorder=3)
+        ax.plot(row["mean"], place, marker="o", ms=5, color=PALETTE[0], ls="", zorder=4)
+    for value, label, line in ((oracle, "oracle", "--"), (constant, "constant", ":")):
+        if value is not None:
+            ax.axvline(value, color=GREY, ls=line, lw=1, zorder=1)
+            ax.annotate(label, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center", va="bottom",
+                        textcoords="offset points", fontsize=6.5, color=GREY)  # fmt: skip
+    ax.set_yticks(range(len(shown)), [titles[arm] for arm in shown])
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.grid(axis="y", color="#EEEEEE", lw=0.7)
+    ax.set_axisbelow(True)
+    arrow = {"up": "→ better", "down": "← better"}[metrics.metric(metric).direction]
+    ax.set_xlabel(f"{metrics.metric(metric).label} ({arrow})")
+    ax.tick_params(axis="y", length=0)
+    sns.despine(ax=ax, left=True)
+    return ax
+
+
+def learning_curves(ax: Axes, frame: pd.DataFrame, label: str) -> Axes:
+    """A quantity over epochs: one thin line a seed and the mean, one colour a series.
+
+    frame: epoch, seed, series (such as train, valid), value; label: the quantity with its unit or arrow. The mean is
+    drawn as far as all seeds go.
+    """
+    for index, (series, part) in enumerate(frame.groupby("series", sort=False)):
+        colour, line = PALETTE[index % len(PALETTE)], LINES[index % len(LINES)]
+        wide = part.pivot(index="epoch", columns="seed", values="value").sort_index()
+        ax.plot(wide.index, wide.to_numpy(), color=colour, lw=0.5, alpha=0.4)
+        mean = wide.dropna().mean(axis=1)
+        ax.plot(mean.index, mean, color=colour, ls=line, lw=1.8, label=str(series))
+    ax.set_xlabel("Epoch")
+    ax.set_ylabel(label)
+    ax.legend()
+    _whole_numbers(ax)
+    sns.despine(ax=ax)
+    return ax
+
+
+def group_bars(ax: Axes, frame: pd.DataFrame, metric: str, titles: Mapping[str, str]) -> Axes:
+    """A metric by group of segments (such as text and image agree or disagree), one bar an arm, t-interval over seeds.
+
+    frame: group, arm, seed, value; titles: arm -> label, in the order shown. Bars differ in hatching, too.
+    """
+    hatches = ("", "///", "...", "\\\\\\", "xxx", "---", "+++")
+    rows = over_seeds(frame, ["group", "arm"])
+    groups = list(dict.fromkeys(frame["group"]))
+    shown = [arm for arm in titles if arm in set(frame["arm"])]
+    width = 0.8 / len(shown)
+    for index, arm in enumerate(shown):
+        part = rows[rows["arm"] == arm].set_index("group").reindex(groups)
+        place = np.arange(len(groups)) + (index - (len(shown) - 1) / 2) * width
+        ax.bar(place, part["mean"], width * 0.92, label=titles[arm], color=PALETTE[index % len(PALETTE)], alpha=0.85,
+               hatch=hatches[index % len(hatches)], edgecolor="white", lw=0)  # fmt: skip
+        error = np.stack([part["mean"] - part["low"], part["high"] - part["mean"]])
+        ax.errorbar(place, part["mean"], np.nan_to_num(error), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+    ax.set_xticks(range(len(groups)), [str(group) for group in groups])
+    ax.set_ylabel(metrics.metric(metric).title)
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(shown)))
+    ax.tick_params(axis="x", length=0)
+    sns.despine(ax=ax)
+    return ax
+
+
+def _whole_numbers(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,165 @@
+"""Tables from recorded runs: the numbers, what is always said with them, and the same bytes each time."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from msakit import records
+from msakit.metrics import Score
+from msakit.reporting import tables
+
+LABEL = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+
+
+def write_run(root, arm="a", seed=0, error=0.5, generated=True, prediction=None, **changes):
+    prediction = LABEL + error if prediction is None else prediction
+    frame = pd.DataFrame({"segment_id": list("abcde"), "split": "test", "label": LABEL, "prediction": prediction})
+    fingerprint = changes.pop("fingerprint", "f00d")
+    record = records.RunRecord(
+        paper="ando2022", arm=arm, seed=seed, key="k", config={}, history=[], environment=records.environment(),
+        corpus={"name": "mini-mosi", "fingerprint": fingerprint, "generated": generated, "counts": {"test": 5}},
+        selection={"split": changes.pop("selected_on", "valid"), "metric": "mae", "value": 1.0, "epoch": 0},
+        seconds=1.0, protocol=changes.pop("protocol", "corrected"),
+    )  # fmt: skip
+    return records.write(root, record, frame)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed, error in enumerate((0.25, 0.5, 0.75)):
+        write_run(tmp_path, "a", seed, error)
+        write_run(tmp_path, "b", seed, 2 * error, protocol="as_published", selected_on="test")
+    write_run(tmp_path, "oracle", 0, 0.125)
+    return records.read_all(tmp_path)
+
+
+def summary(runs, **changes):
+    given = {
+        "name": "main",
+        "title": "Main table",
+        "arms": {"a": "Arm A", "b": "Arm B", "c": "Arm C"},
+        "metric_names": ["mae", "acc2_non0"],
+        "references": {"oracle": "Oracle"},
+    }
+    return tables.summarise(runs, **(given | changes))
+
+
+MARKDOWN = """## Main table
+
+|        |   seeds |         MAE ↓ |   Acc-2 (t≠0, >0) ↑ | from                |
+|:-------|--------:|--------------:|--------------------:|:--------------------|
+| Arm A  |       3 | 0.500 ± 0.250 |       1.000 ± 0.000 | runs                |
+| Arm B  |       3 | 1.000 ± 0.500 |       0.917 ± 0.144 | runs (as_published) |
+| Oracle |       1 |         0.125 |               1.000 | reference           |
+
+- Mean ± sample standard deviation over seeds (ddof 1); the arrow points to better values.
+- Segments scored: 5 (Acc-2 (t≠0, >0): 4).
+"""
+
+
+def test_markdown_and_csv(runs):
+    table = summary(runs)
+    assert tables.to_markdown(table).startswith(MARKDOWN)
+    lines = tables.to_csv(table).splitlines()
+    assert lines[0] == "arm,title,metric,direction,n_seeds,mean,sd,low,high,n_segments,source"
+    assert lines[1] == "a,Arm A,mae,down,3,0.5,0.25,-0.121034,1.12103,5,runs"
+    assert lines[-2] == "oracle,Oracle,mae,down,1,0.125,,,,5,reference"
+    assert len(lines) == 1 + 3 * 2
+
+
+def test_what_is_always_said(runs):
+    text = tables.to_markdown(summary(runs, notes=["Mine."]))
+    assert "- Generated data (mini-mosi): evidence about the methods on this generator" in text
+    assert "as published (leaks): the epoch is chosen on the test split: Arm B." in text
+    assert "- Mine." in text
+    assert "- Not run in this profile: Arm C." in text
+    assert "fewer than three seeds" not in text  # the oracle needs one only
+    few = tables.to_markdown(summary(runs.select(seed=[0, 1])))
+    assert "An arm with fewer than three seeds" in few
+    assert "Generated" not in tables.to_markdown(dataclasses.replace(summary(runs), notes=()))
+
+
+def test_bytes_are_stable(runs, tmp_path):
+    first = tables.write(summary(runs), tmp_path / "x")
+    second = tables.write(summary(records.read_all(runs.root)), tmp_path / "y")
+    assert [path.name for path in first] == ["main.csv", "main.md"]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+        assert b"\r" not in a.read_bytes()
+
+
+def test_undefined_values_are_shown_as_such(tmp_path):
+    write_run(tmp_path, "a", 0)
+    write_run(tmp_path, "a", 1, prediction=np.ones(5))
+    table = summary(records.read_all(tmp_path), metric_names=["corr"])
+    text = tables.to_markdown(table)
+    assert "| Arm A |       2 |        – | runs   |" in text
+    assert "Corr of Arm A: 1 of 2 seeds" in text
+    assert ",,,," in tables.to_csv(table)
+
+
+def test_mixed_corpora_are_refused(tmp_path):
+    write_run(tmp_path, "a", 0)
+    write_run(tmp_path, "a", 1, fingerprint="beef")
+    with pytest.raises(ValueError, match="mix runs of fingerprint beef, f00d; run the older ones again"):
+        summary(records.read_all(tmp_path))
+
+
+def test_rows_from_elsewhere(runs):
+    oracle = tables.reference_row("best", "Posterior mean", LABEL, LABEL, ["mae"], note="The best there is.")
+    assert oracle.scores == {"mae": Score(0.0, 5)}
+    published = tables.published_rows(tables.read_published(), "ando2022", "cmu-mosi", {"layerall": "Their weighted"})
+    table = summary(runs, metric_names=["mae"], extra=[oracle, *published])
+    text = tables.to_markdown(table)
+    assert "| Posterior mean     |         |         0.000 | reference           |" in text
+    assert "| Their weighted [C] |         |        0.8119 | published           |" in text
+    assert "- The best there is." in text
+    assert "Their weighted [C: the authors' code or repository], on cmu-mosi: ando-hub/MSA_Pretrain" in text
+    assert "the reverse of its raw files" in text
+    row = table.frame[table.frame["arm"] == "layerall"].iloc[0]
+    assert row["source"].endswith("[C]")
+    assert pd.isna(row["n_seeds"])
+    with pytest.raises(ValueError, match="no published row 'layer9' of ando2022 on cmu-mosi; there are: conv, "):
+        tables.published_rows(tables.read_published(), "ando2022", "cmu-mosi", {"layer9": "x"})
+
+
+def test_published_values():
+    frame = tables.read_published()
+    assert len(frame) == 28
+    counts = frame.groupby(["paper", "corpus"]).size().to_dict()
+    assert counts == {("ando2022", "cmu-mosei"): 10, ("ando2022", "cmu-mosi"): 10, ("kim2022", "cmu-mosei"): 4,
+                      ("kim2022", "cmu-mosi"): 4}  # fmt: skip
+    assert set(frame["tag"]) == {"C", "S"}
+    assert (frame["note"] != "").all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [("tag", "X", "line 3: tag 'X'"), ("value", "high", "line 3: value 'high' is no number"),
+     ("source", "", "line 3: a published value needs its source"), ("metric", "acc", "no metric is called 'acc'")],
+)  # fmt: skip
+def test_published_faults(tmp_path, column, value, message):
+    frame = tables.read_published().head(2).astype({"value": str})
+    frame.loc[1, column] = value
+    path = tmp_path / "published.csv"
+    frame.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=message):
+        tables.read_published(path)
+    with pytest.raises(ValueError, match="no such table of published values"):
+        tables.read_published(tmp_path / "none.csv")
+
+
+def test_other_frames_are_shown_as_they_are():
+    frame = pd.DataFrame({"layer": [0, 1], "mae": [0.5, np.nan], "note": ["x", None]})
+    text = tables.to_markdown(tables.Table("layers", "Layers", frame))
+    assert "| layer   |   MAE ↓ |   note |" in text
+    assert "| 1       |       – |        |" in text
+    assert tables.to_markdown(tables.Table("none", "None", frame.head(0))) == "## None\n\n(empty)\n"
+
+
+def test_records_are_json(runs):
+    for run in runs:
+        assert json.loads(run.path.read_text())["schema"] == records.SCHEMA
