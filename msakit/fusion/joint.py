@@ -13,7 +13,7 @@ joint fine-tuning.  Left out: the unused 32 -> 32 layer of the published code.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -64,6 +64,9 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
             if config is None:
                 raise ValueError(f"modalities={modalities!r} needs {name}_config")
             self.encoders[name] = encoder_from_config(config)
+            if name == "text" and hasattr(self.encoders[name], "pooler"):
+                # The first token is taken as it is: a pooler would be weights without use or gradient.
+                self.encoders[name].register_module("pooler", None)
             self.project[name] = nn.Sequential(nn.Linear(feature_size(self.encoders[name]), size), nn.ReLU())
         total = size * len(self.modalities)
         self.attention = nn.TransformerEncoderLayer(total if attention_over == "single" else size, heads, feedforward,
@@ -74,7 +77,8 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
             set_frozen(self.encoders)
 
     @classmethod
-    def from_encoders(cls, text: str | Path | None = None, image: str | Path | None = None, **settings: Any) -> Self:
+    def from_encoders(cls, text: str | Path | None = None, image: str | Path | None = None, **settings: Any
+                      ) -> "JointFusion":
         """A new model on the pre-trained encoders at these folders or hub ids; settings as in the constructor."""
         modalities = settings.get("modalities", "both")
         paths = {"text": text, "image": image}
@@ -83,10 +87,11 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
         configs: dict[str, Any] = {f"{name}_config": plain_config(encoder) for name, encoder in encoders.items()}
         model = cls(**configs, **settings)
         for name, encoder in encoders.items():
-            model.encoders[name].load_state_dict(encoder.state_dict())
+            wanted = model.encoders[name].state_dict()
+            model.encoders[name].load_state_dict({k: v for k, v in encoder.state_dict().items() if k in wanted})
         return model
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "JointFusion":
         """Training mode for all but frozen encoders."""
         super().train(mode)
         if self.frozen:

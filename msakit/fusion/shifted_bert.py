@@ -13,7 +13,7 @@ it doubles the cost of the encoder.  "post" reuses the shifted pass.  Audio and 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -91,7 +91,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
                                         "vision": SequenceEmbedding(d_vision, projection)})
 
     @classmethod
-    def from_encoder(cls, path: str | Path, d_audio: int, d_vision: int, **settings: Any) -> Self:
+    def from_encoder(cls, path: str | Path, d_audio: int, d_vision: int, **settings: Any) -> "ShiftedBert":
         """A new model on the pre-trained encoder at this folder or hub id; settings as in the constructor."""
         encoder = load_encoder(path, "text")
         model = cls(plain_config(encoder), d_audio, d_vision, **settings)

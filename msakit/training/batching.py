@@ -16,6 +16,7 @@ from torch import Tensor
 
 from msakit.fusion.packed import Packed
 from msakit.training.spec_augment import SpecAugment
+Labels = np.ndarray | Sequence[float] | Sequence[int]
 
 # Bucketing sorts by length within pools of so many batches, which keeps most of the randomness of the order.
 POOL_OF_BATCHES = 50
@@ -38,7 +39,7 @@ def batch_order(count: int, batch_size: int, generator: torch.Generator | None =
 class _Batches:
     """What the three kinds share: labels, order, and the dense arrays whose rows are served as they are."""
 
-    def __init__(self, label: np.ndarray | Sequence[float], batch_size: int, dense: Mapping[str, np.ndarray],
+    def __init__(self, label: Labels, batch_size: int, dense: Mapping[str, np.ndarray],
                  generator: torch.Generator | None, drop_last: bool) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -66,7 +67,7 @@ class _Batches:
 class TensorBatches(_Batches):
     """Rows of plain arrays: images, pooled features, cached features of frozen encoders."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], label: np.ndarray | Sequence[float], batch_size: int, *,
+    def __init__(self, arrays: Mapping[str, np.ndarray], label: Labels, batch_size: int, *,
                  generator: torch.Generator | None = None, drop_last: bool = False) -> None:
         super().__init__(label, batch_size, arrays, generator, drop_last)
 
@@ -78,7 +79,7 @@ class FeatureBatches(_Batches):
     them; half precision is widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.
     """
 
-    def __init__(self, features: Mapping[str, tuple[np.ndarray, np.ndarray]], label: np.ndarray | Sequence[float],
+    def __init__(self, features: Mapping[str, tuple[np.ndarray, np.ndarray]], label: Labels,
                  batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False,
                  augment: SpecAugment | None = None) -> None:
         super().__init__(label, batch_size, {}, generator, drop_last)
@@ -115,7 +116,7 @@ class TextBatches(_Batches):
     tokens (as published for the joint fine-tuning; far slower).  bucket: rows of similar length together.
     """
 
-    def __init__(self, token_ids: Sequence[Sequence[int]], label: np.ndarray | Sequence[float], batch_size: int, *,
+    def __init__(self, token_ids: Sequence[Sequence[int]], label: Labels, batch_size: int, *,
                  per_token: Mapping[str, Sequence[Any]] | None = None, dense: Mapping[str, np.ndarray] | None = None,
                  pad_id: int = 0, pad_to: int | None = None, bucket: bool = False,
                  generator: torch.Generator | None = None, drop_last: bool = False) -> None:

@@ -1,0 +1,116 @@
+import itertools
+
+import pytest
+import torch
+from tiny_models import IMAGE_CONFIGS, TEXT_CONFIGS, image_batch, token_batch
+from transformers import CLIPConfig, CLIPModel
+
+from msakit.fusion.joint import JointFusion
+from msakit.training import losses
+from msakit.training.loop import fit
+
+
+def model(text="distilbert", image="resnet", **settings):
+    torch.manual_seed(7)
+    settings = {"n_classes": 3, "feedforward": 23, "size": 8, "hidden": 5, "heads": 2} | settings
+    return JointFusion(TEXT_CONFIGS[text], IMAGE_CONFIGS[image], **settings).eval()
+
+
+def batch():
+    tokens = token_batch([7, 3, 13])
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"],
+            "pixel_values": image_batch(3), "label": torch.tensor([0, 2, 1])}
+
+
+@pytest.mark.parametrize(("text", "image"), list(itertools.product(["bert", "distilbert"], IMAGE_CONFIGS)))
+def test_every_text_encoder_meets_every_image_encoder(text, image, tmp_path):
+    net, inputs = model(text, image), batch()
+    output = net(inputs)
+    assert output["prediction"].shape == (3, 3)
+    assert output["fused"].shape == (3, 16)
+    order = torch.tensor([2, 0, 1])
+    permuted = net({name: value[order] for name, value in inputs.items()})
+    torch.testing.assert_close(permuted["prediction"], output["prediction"][order], rtol=1e-4, atol=1e-5)
+    net.save_pretrained(tmp_path)
+    assert torch.equal(JointFusion.from_pretrained(tmp_path).eval()(inputs)["prediction"], output["prediction"])
+
+
+def test_as_published_attention_over_one_token_is_linear():
+    """With a sequence of length 1 the softmax is 1: the layer is out_proj(value(x)) whatever query and key are."""
+    net, inputs = model(attention_over="single"), batch()
+    assert net.attention.self_attn.embed_dim == 16
+    before = net(inputs)["prediction"]
+    with torch.no_grad():
+        net.attention.self_attn.in_proj_weight[:32] = 9.0  # query and key
+    torch.testing.assert_close(net(inputs)["prediction"], before)
+    two = model(attention_over="modalities")
+    assert two.attention.self_attn.embed_dim == 8
+    before = two(inputs)["prediction"]
+    with torch.no_grad():
+        two.attention.self_attn.in_proj_weight[:16].normal_(0, 3)
+    assert not torch.allclose(two(inputs)["prediction"], before, atol=1e-5)
+
+
+def test_the_published_head_has_the_published_size():
+    net = model(attention_over="single", feedforward=2048, size=32, hidden=128, heads=8, n_classes=2, single_logit=True)
+    head = [*net.attention.parameters(), *net.classifier.parameters()]
+    projections = (768 + 1) * 32 + (2048 + 1) * 32  # of the published encoders, wider than the tiny ones
+    assert sum(p.numel() for p in head) + projections == pytest.approx(0.380e6, abs=0.001e6)
+    assert net(batch())["prediction"].shape == (3, 1)
+
+
+@pytest.mark.parametrize("modalities", ["text", "image"])
+def test_one_modality_needs_only_its_own_inputs(modalities):
+    net, inputs = model(modalities=modalities, n_classes=None), batch()
+    drop = {"text": "pixel_values", "image": "input_ids"}[modalities]
+    del inputs[drop]
+    assert net(inputs)["prediction"].shape == (3,)
+    assert set(net.encoders) == {modalities}
+
+
+def test_frozen_encoders_do_not_change_and_cached_features_give_the_same():
+    net = model(frozen=True)
+    net.train()
+    assert not any(m.training for m in net.encoders.modules())
+    assert net.classifier.training
+    before = {name: value.clone() for name, value in net.encoders.state_dict().items()}
+    head = net.classifier[1].weight.clone()
+    trained = [p for p in net.parameters() if p.requires_grad]
+    fit(net, [batch()], [batch()], loss=losses.classification, optimizer=torch.optim.AdamW(trained, 0.01), epochs=2)
+    assert all(torch.equal(value, before[name]) for name, value in net.encoders.state_dict().items())
+    assert not torch.equal(net.classifier[1].weight, head)
+    features = net.forward_features(batch())
+    assert not any(value.requires_grad for value in features.values())
+    assert torch.equal(net(features)["prediction"], net(batch())["prediction"])
+    with pytest.raises(ValueError, match="frozen=True"):
+        model()(features)
+
+
+def test_from_encoders_takes_their_weights_and_the_vision_tower_of_clip(tmp_path):
+    text = model("bert").encoders["text"]
+    text.save_pretrained(tmp_path / "text")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 19}
+    clip = CLIPModel(CLIPConfig(text_config=small | {"vocab_size": 31, "bos_token_id": 0, "eos_token_id": 1},
+                                vision_config=small | {"image_size": 16, "patch_size": 8}, projection_dim=7)).eval()
+    clip.save_pretrained(tmp_path / "clip")
+    net = JointFusion.from_encoders(tmp_path / "text", tmp_path / "clip", n_classes=2).eval()
+    features = net.forward_features(batch())
+    torch.testing.assert_close(features["image_features"], clip.vision_model(batch()["pixel_values"]).pooler_output)
+    hidden = text(batch()["input_ids"], attention_mask=batch()["attention_mask"]).last_hidden_state
+    torch.testing.assert_close(features["text_features"], hidden[:, 0])
+    net.save_pretrained(tmp_path / "joint")
+    again = JointFusion.from_pretrained(tmp_path / "joint").eval()
+    assert torch.equal(again(batch())["prediction"], net(batch())["prediction"])
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="attention_over"):
+        model(attention_over="all")
+    with pytest.raises(ValueError, match="modalities"):
+        model(modalities="sound")
+    with pytest.raises(ValueError, match="two classes, not 3"):
+        model(single_logit=True)
+    with pytest.raises(ValueError, match="image_config"):
+        JointFusion(TEXT_CONFIGS["bert"])
+    with pytest.raises(ValueError, match="pixel_values"):
+        model()({"input_ids": batch()["input_ids"]})

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from msakit.training.batching import FeatureBatches, TensorBatches, TextBatches, batch_order
+from msakit.training.spec_augment import SpecAugment
+
+
+def source(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def features(layers=None):
+    """Frame k of segment s in layer l holds 100 l + 10 s + k in all of its dimensions."""
+    lengths = np.array([2, 3, 0, 5, 1, 2, 7])
+    frames = np.concatenate([10 * s + np.arange(n) for s, n in enumerate(lengths)])[:, None] * np.ones((1, 3))
+    if layers is not None:
+        frames = np.stack([100 * layer + frames for layer in range(layers)])
+    return frames.astype(np.float16), lengths
+
+
+LABELS = np.arange(7) / 7
+
+
+@pytest.mark.parametrize("layers", [None, 2])
+def test_frames_and_labels_stay_together(layers):
+    frames, lengths = features(layers)
+    found = list(FeatureBatches({"audio": (frames, lengths)}, LABELS, 3, generator=source()))
+    assert len(found) == 3
+    assert sorted(torch.cat([b["index"] for b in found]).tolist()) == list(range(7))
+    for batch in found:
+        assert batch["audio"].frames.dtype == torch.float32
+        assert batch["audio"].lengths.tolist() == lengths[batch["index"].numpy()].tolist()
+        expected = torch.cat([10 * s + torch.arange(lengths[s]) for s in batch["index"].tolist()]).float()
+        for layer in range(layers or 1):
+            assert torch.equal((batch["audio"].frames if layers is None else batch["audio"].frames[layer])[:, 1],
+                               expected + 100 * layer)
+        assert torch.allclose(batch["label"], batch["index"] / 7)
+
+
+def test_a_memory_map_serves_the_same(tmp_path):
+    frames, lengths = features()
+    np.save(tmp_path / "layer.npy", frames)
+    mapped = np.load(tmp_path / "layer.npy", mmap_mode="r")
+    for a, b in zip(FeatureBatches({"text": (frames, lengths)}, LABELS, 2),
+                    FeatureBatches({"text": (mapped, lengths)}, LABELS, 2), strict=True):
+        assert torch.equal(a["text"].frames, b["text"].frames)
+
+
+def test_order_depends_on_the_generator_alone():
+    def epochs(seed):
+        batches = TensorBatches({"x": np.arange(14.0).reshape(7, 2)}, LABELS, 2, generator=source(seed))
+        return [[b["index"].tolist() for b in batches] for _ in range(2)]
+
+    assert epochs(1) == epochs(1)
+    assert epochs(1) != epochs(2)
+    assert epochs(1)[0] != epochs(1)[1]
+
+
+def test_drop_last_and_bucketing():
+    lengths = torch.randint(1, 100, (103,), generator=source())
+    batches = batch_order(103, 10, source(), drop_last=True, lengths=lengths)
+    assert [len(b) for b in batches] == [10] * 10
+    spread = [int(lengths[b].max() - lengths[b].min()) for b in batches]
+    assert max(spread) < 40
+    assert [lengths[b].float().mean() for b in batches] != sorted(lengths[b].float().mean() for b in batches)
+    plain = batch_order(103, 10, lengths=lengths)
+    assert torch.equal(torch.cat(plain), lengths.argsort(stable=True))
+    assert len(TensorBatches({}, LABELS, 3, drop_last=True)) == 2
+
+
+def test_text_is_padded_to_the_longest_of_the_batch():
+    tokens = [[5, 6], [7, 8, 9], [4]]
+    audio = [np.full((len(t), 2), t[0]) for t in tokens]
+    batches = TextBatches(tokens, [0, 1, 1], 2, per_token={"audio": audio}, dense={"image": np.eye(3)}, pad_id=3)
+    first, second = batches
+    assert first["input_ids"].tolist() == [[5, 6, 3], [7, 8, 9]]
+    assert first["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert first["audio"][:, :, 0].tolist() == [[5, 5, 0], [7, 7, 7]]
+    assert first["image"].dtype == torch.float32
+    assert first["image"].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert second["input_ids"].tolist() == [[4]]
+    assert second["label"].dtype == torch.int64
+    published = next(iter(TextBatches(tokens, [0, 1, 1], 2, pad_to=8)))
+    assert published["input_ids"].shape == (2, 8)
+
+
+def test_mismatches_are_told():
+    frames, lengths = features()
+    with pytest.raises(ValueError, match="text has 6 rows, the labels 7"):
+        FeatureBatches({"text": (frames, lengths[:6])}, LABELS, 2)
+    with pytest.raises(ValueError, match="audio: the lengths add up to 20, but 19 frames"):
+        FeatureBatches({"audio": (frames[1:], lengths)}, LABELS, 2)
+    with pytest.raises(ValueError, match="row 1: 2 vectors for 3 tokens"):
+        TextBatches([[1], [1, 2, 3]], [0, 1], 2, per_token={"audio": [np.ones((1, 2)), np.ones((2, 2))]})
+    with pytest.raises(ValueError, match="more than pad_to=2"):
+        TextBatches([[1], [1, 2, 3]], [0, 1], 2, pad_to=2)
+    with pytest.raises(ValueError, match="pass one"):
+        FeatureBatches({"text": (frames, lengths)}, LABELS, 2, augment=SpecAugment())
+    with pytest.raises(ValueError, match="batch_size"):
+        TensorBatches({}, LABELS, 0)

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from msakit.training import losses
+from msakit.training.loop import fit, predict, set_seed
+
+
+class Line(nn.Module):
+    """prediction = weight * x: small enough to train by hand."""
+
+    def __init__(self, weight=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+        self.frozen = nn.Parameter(torch.tensor(7.0), requires_grad=False)
+
+    def forward(self, batch):
+        return {"prediction": self.weight * batch["x"]}
+
+
+def rows(x, y, index=None):
+    batch = {"x": torch.tensor(x), "label": torch.tensor(y)}
+    return batch if index is None else batch | {"index": torch.tensor(index)}
+
+
+def train(model, valid=None, lr=0.25, batches=None, **settings):
+    settings = {"loss": losses.mse, "epochs": 4} | settings
+    return fit(model, batches or [rows([1.0, 1.0], [2.0, 2.0])], valid or [rows([1.0], [2.0])],
+               optimizer=torch.optim.SGD([model.weight], lr), **settings)
+
+
+def test_steps_by_hand():
+    # d/dw (w - 2)^2 = 2 (w - 2); with lr 1/4 the distance to 2 halves at each step.
+    model = Line()
+    found = train(model)
+    assert model.weight.item() == pytest.approx(2 - 2 / 16)
+    assert [row["train_loss"] for row in found.history] == pytest.approx([4, 1, 1 / 4, 1 / 16])
+    assert [row["valid_loss"] for row in found.history] == pytest.approx([1, 1 / 4, 1 / 16, 1 / 64])
+    assert found.best_epoch == 4
+    assert found.best is found.history[3]
+    assert not model.training
+
+
+def test_the_best_epoch_is_restored_and_patience_stops():
+    # Validation wants w = 1, training w = 2: after epoch 1 (w = 1) every step is for the worse.
+    model = Line()
+    found = train(model, valid=[rows([1.0], [1.0])], epochs=9, patience=2)
+    assert found.best_epoch == 1
+    assert len(found.history) == 3
+    assert model.weight.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("ties", "best"), [("first", 1), ("last", 3)])
+def test_ties(ties, best):
+    found = train(Line(2.0), epochs=3, ties=ties)
+    assert found.best_epoch == best
+
+
+def test_selection_by_a_metric_over_the_whole_split():
+    seen = []
+
+    def spread(prediction, label):
+        seen.append((prediction.shape, label.shape))
+        return float(prediction.max() - prediction.min())
+
+    found = train(Line(), valid=[rows([1.0, 3.0], [0.0, 0.0]), rows([5.0], [0.0])], epochs=2,
+                  metrics={"spread": spread}, select=("spread", "max"))
+    assert seen == [((3,), (3,)), ((3,), (3,))]
+    assert [row["spread"] for row in found.history] == pytest.approx([4 * 1, 4 * 1.5])
+    assert found.best_epoch == 2
+
+
+@pytest.mark.parametrize(("mean", "value"), [("samples", (1 + 1 + 16) / 3), ("batches", (1 + 16) / 2)])
+def test_validation_is_a_mean_over_samples_unless_told_otherwise(mean, value):
+    # After one step w = 1; the errors are 1, 1 in the first batch and 4 in the last, short one.
+    found = train(Line(), valid=[rows([1.0, 1.0], [2.0, 2.0]), rows([1.0], [5.0])], epochs=1, valid_mean=mean)
+    assert found.history[0]["valid_loss"] == pytest.approx(value)
+
+
+def test_weight_average_by_hand():
+    # Weights after the steps: 1, 1.5, 1.75; the average starts at the first: .5 * 1 + .5 * 1.5 = 1.25, then 1.5.
+    model, seen = Line(), []
+    found = train(model, epochs=3, average=0.5, on_epoch=lambda m, epoch: seen.append(m.weight.item()) or {"e": epoch})
+    assert seen == pytest.approx([1, 1.25, 1.5])
+    assert [row["valid_loss"] for row in found.history] == pytest.approx([1, 0.75**2, 0.25])
+    assert model.weight.item() == pytest.approx(1.5)
+    assert found.history[2]["e"] == 3
+
+
+def test_clipping_and_schedules_by_hand():
+    model = Line()
+    optimizer = torch.optim.SGD([model.weight], 1.0)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    batches = [rows([1.0], [100.0])] * 2
+    found = fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, scheduler=scheduler, epochs=2, clip=1.0)
+    assert model.weight.item() == pytest.approx(1 + 1 + 0.5 + 0.5)
+    assert [row["lr"] for row in found.history] == [1, 0.5]
+    model, optimizer = Line(), None
+    optimizer = torch.optim.SGD([model.weight], 1.0)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, scheduler=scheduler, scheduler_step="batch",
+        epochs=2, clip=1.0)
+    assert model.weight.item() == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+
+
+def test_predict_restores_the_order_and_the_mode():
+    model = Line(2.0).train()
+    found = predict(model, [rows([3.0, 1.0], [0.3, 0.1], [3, 1]), rows([2.0, 0.0], [0.2, 0.0], [2, 0])])
+    assert found["prediction"].tolist() == [0, 2, 4, 6]
+    assert np.allclose(found["label"], [0, 0.1, 0.2, 0.3])
+    assert model.training
+
+
+def test_the_same_seed_repeats_and_seeds_everything():
+    def draw(seed):
+        source = set_seed(seed)
+        return torch.rand(3, generator=source).tolist(), torch.rand(3).tolist(), np.random.rand(3).tolist()
+
+    assert draw(5) == draw(5)
+    assert draw(5)[0] != draw(6)[0]
+
+
+def test_mistakes_are_told():
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        train(Line(), batches=[rows([float("nan")], [1.0])])
+    with pytest.raises(ValueError, match="no training batch"):
+        train(Line(), batches=iter([]))
+    with pytest.raises(ValueError, match="no validation batch"):
+        train(Line(), valid=iter([]))
+    with pytest.raises(ValueError, match=r"select\[0\] is 'mae'"):
+        train(Line(), select=("mae", "min"))
+    with pytest.raises(ValueError, match="ties"):
+        train(Line(), ties="middle")

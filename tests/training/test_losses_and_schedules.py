@@ -1,0 +1,118 @@
+import math
+
+import pytest
+import torch
+
+from msakit.fusion.packed import Packed
+from msakit.training.losses import LOSSES, info_nce, with_contrast
+from msakit.training.schedules import linear_warmup_decay, warmup_cosine
+from msakit.training.spec_augment import SpecAugment
+
+
+def source(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_regression_and_classification_by_hand():
+    outputs, batch = {"prediction": torch.tensor([1.0, -2.0])}, {"label": torch.tensor([3.0, -1.0])}
+    assert LOSSES["l1"](outputs, batch).item() == pytest.approx(1.5)
+    assert LOSSES["mse"](outputs, batch).item() == pytest.approx(2.5)
+    batch = {"label": torch.tensor([1, 0])}
+    two = {"prediction": torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])}
+    assert LOSSES["classification"](two, batch).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    one = {"prediction": torch.tensor([[math.log(3)], [0.0]])}  # the same odds on a single logit
+    assert LOSSES["classification"](one, batch).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+
+
+def test_info_nce_by_hand():
+    # Partners at cosine 1, strangers at 0, temperature 1: each row is softmax(1, 0), both ways alike.
+    eye = torch.eye(2)
+    right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
+    assert info_nce(eye, eye, 1.0).item() == pytest.approx(right)
+    assert info_nce(eye, eye, 0.5).item() == pytest.approx(math.log(1 + math.exp(-2)))
+    # Smoothing .1 over N = 2: targets .95 and .05.
+    assert info_nce(eye, eye, 1.0, 0.1).item() == pytest.approx(0.95 * right + 0.05 * wrong)
+    # The directions differ when the columns do: a = (e1, e1), b = (e1, e2).
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    rows, columns = (right + wrong) / 2, math.log(2)
+    assert info_nce(first, eye, 1.0).item() == pytest.approx((rows + columns) / 2)
+    assert info_nce(torch.zeros(5, 3), torch.zeros(5, 3)).item() == pytest.approx(math.log(5))
+
+
+def test_contrast_is_added_by_its_weight():
+    eye = torch.eye(2)
+    outputs = {"prediction": torch.zeros(2), "text": eye, "audio": eye, "vision": eye}
+    batch = {"label": torch.ones(2)}
+    loss = with_contrast(LOSSES["mse"], 0.5, temperature=1.0, smoothing=0.0)
+    assert loss(outputs, batch).item() == pytest.approx(1 + 0.5 * 2 * math.log(1 + math.exp(-1)))
+    assert with_contrast(LOSSES["mse"], 0.0)({"prediction": torch.zeros(2)}, batch).item() == 1
+
+
+def rates(scheduler, optimizer, count):
+    found = []
+    for _ in range(count):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_published_warmup_and_cut_cosine():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], 1e-4)
+    found = rates(warmup_cosine(optimizer), optimizer, 61)
+    assert found[0] == pytest.approx(1e-5)
+    assert found[5] == pytest.approx(5.5e-5)
+    assert found[10] == pytest.approx(1e-4)
+    assert found[35] == pytest.approx(5.5e-5)
+    assert found[50] == pytest.approx(1.9e-5, abs=0.05e-5)  # where 50 epochs cut it
+    assert found[60] == pytest.approx(1e-5)
+
+
+def test_linear_warmup_and_decay():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    found = rates(linear_warmup_decay(optimizer, 20), optimizer, 20)
+    assert found[:3] == pytest.approx([0, 0.5, 1])
+    assert found[11] == pytest.approx(0.5)
+    assert found[19] == pytest.approx(1 / 18)
+
+
+def frames(lengths, dim, layers=()):
+    return Packed(torch.randn(*layers, sum(lengths), dim, generator=source(1)), torch.tensor(lengths))
+
+
+def test_masks_are_stripes_of_the_segments_mean():
+    packed = frames([40, 1, 7], 100, (2,))
+    found = SpecAugment()(packed, source())
+    changed = found.frames != packed.frames
+    assert changed.any()
+    assert not changed.all()
+    for layer in range(2):
+        for start, end in ((0, 40), (40, 41), (41, 48)):
+            before, after, hit = (x[layer, start:end] for x in (packed.frames, found.frames, changed))
+            torch.testing.assert_close(after[hit], before.mean().expand(int(hit.sum())))
+            # Outside whole hidden rows, what is hidden is the same in each frame; no more than the settings allow.
+            rows = hit.all(1)
+            assert rows.sum() <= 2 * 7
+            if not rows.all():
+                assert hit[~rows].any(0).sum() <= 10 * 1
+                assert torch.equal(hit[~rows].any(0), hit[~rows].all(0))
+    assert not torch.equal(changed[0], changed[1])  # each layer draws its own
+
+
+def test_widths_stay_below_the_limits_and_reach_them():
+    only_time = SpecAugment(feature_masks=0, time_masks=1)
+    packed, draw = frames([50], 3), source()
+    widths = {int((only_time(packed, draw).frames != packed.frames).all(1).sum()) for _ in range(300)}
+    assert widths == set(range(10))  # narrower than 20 % of 50
+    only_features, packed = SpecAugment(feature_masks=1, time_masks=0), frames([5], 64)
+    widths = {int((only_features(packed, draw).frames != packed.frames).all(0).sum()) for _ in range(50)}
+    assert widths == {0, 1}  # narrower than 1.28
+
+
+def test_spec_augment_repeats_by_seed_and_checks_its_settings():
+    packed = frames([13, 0, 5], 50)
+    first, again, other = (SpecAugment()(packed, source(s)).frames for s in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    with pytest.raises(ValueError, match="fractions"):
+        SpecAugment(time_width=20.0)
