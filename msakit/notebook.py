@@ -213,7 +213,6 @@ def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool |
         kernel_name="python3",
         cwd=str(project_root()),
         progress_bar=sys.stderr.isatty() if progress is None else progress,
-        log_output=True,
         stdout_file=sys.stdout,
         stderr_file=sys.stderr,
         request_save_on_cell_execute=True,

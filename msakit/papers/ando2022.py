@@ -27,7 +27,7 @@ from msakit.data.corpus import Corpus
 from msakit.encoders import load_encoder
 from msakit.features import FeatureStore, extract
 from msakit.fusion.gated import GatedFusion
-from msakit.papers.running import Job, Outcome, prediction_table, run_jobs
+from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
 from msakit.records import Runs, read_all
 from msakit.sources import fingerprint
 from msakit.training.batching import FeatureBatches
@@ -61,7 +61,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(f"epochs must be at least 1 and batch_size at least 2, not {self.epochs}, {self.batch_size}")
+            raise ValueError(
+                f"epochs must be at least 1 and batch_size at least 2, not {self.epochs}, {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,16 @@ def run(
     code = fingerprint("papers/ando2022.py")
     jobs = partial(_jobs, corpus, settings, seeds)
     first = single_arms(encoded, conventional)
-    run_jobs(jobs(first), paper=PAPER, corpus=corpus, code=code, root=root)
+    references = reference_jobs(corpus)
+    run_jobs([*references, *jobs(first)], paper=PAPER, corpus=corpus, code=code, root=root)
     runs = read_all(root).select(paper=PAPER, corpus=corpus.name)
     best = best_layers(runs)
     logger.info("best layers on validation: %s", best)
     together = best_arm(encoded, conventional, best)
     run_jobs(jobs(together), paper=PAPER, corpus=corpus, code=code, root=root)
-    return read_all(root).select(paper=PAPER, corpus=corpus.name, arm=[*first, *together], seed=list(seeds))
+    return read_all(root).select(
+        paper=PAPER, corpus=corpus.name, arm=[*first, *together, *(job.arm for job in references)]
+    )
 
 
 def _jobs(corpus: Corpus, settings: Settings, seeds: Sequence[int], arms: Mapping[str, Arm]) -> list[Job]:
@@ -199,7 +204,12 @@ def train(corpus: Corpus, arm: Arm, settings: Settings, seed: int) -> Outcome:
     labels = {split: np.asarray(corpus.splits[split]["label"]) for split in features}
     batches = {
         "train": FeatureBatches(
-            features["train"], labels["train"], settings.batch_size, generator=generator, drop_last=True, augment=augment
+            features["train"],
+            labels["train"],
+            settings.batch_size,
+            generator=generator,
+            drop_last=True,
+            augment=augment,
         )
     } | {split: FeatureBatches(features[split], labels[split], 256) for split in ("valid", "test")}
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)

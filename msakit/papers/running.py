@@ -1,4 +1,8 @@
-"""What every recipe does around its training: skip finished runs, time and stamp the others, store them whole."""
+"""What every recipe does around its training: skip finished runs, time and stamp the others, store them whole.
+
+The references that a table needs (the best possible score where it is known, the score of a constant) are recorded as
+runs too, so that every table can be made from records alone.
+"""
 
 import logging
 import resource
@@ -6,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,7 @@ class Job:
 class Outcome:
     """A trained run: how the fit went, which validation metric chose its epoch, predictions of valid and of test."""
 
-    fit: Fit
+    fit: Fit | None  # None where nothing was trained
     metric: str
     predictions: list[pd.DataFrame]
 
@@ -50,12 +55,12 @@ def run_jobs(jobs: Sequence[Job], *, paper: str, corpus: Corpus, code: str, root
         root: folder of the runs.
     """
     keys = {id(job): records.run_key(job.config, corpus.fingerprint, code) for job in jobs}
-    waiting = [
-        job for job in jobs if not records.finished(root, paper, corpus.name, job.arm, job.seed, keys[id(job)])
-    ]
+    waiting = [job for job in jobs if not records.finished(root, paper, corpus.name, job.arm, job.seed, keys[id(job)])]
     logger.info("%s on %s: %d runs, %d of them stored already", paper, corpus.name, len(jobs), len(jobs) - len(waiting))
     counts = {split: len(rows) for split, rows in corpus.splits.items()}
-    bar = tqdm(waiting, desc=f"{paper} on {corpus.name}", unit="run", mininterval=2, file=sys.stderr, dynamic_ncols=True)
+    bar = tqdm(
+        waiting, desc=f"{paper} on {corpus.name}", unit="run", mininterval=2, file=sys.stderr, dynamic_ncols=True
+    )
     for job in bar:
         bar.set_postfix_str(f"{job.arm}, seed {job.seed}")
         started = time.perf_counter()
@@ -73,18 +78,52 @@ def run_jobs(jobs: Sequence[Job], *, paper: str, corpus: Corpus, code: str, root
             protocol=job.protocol,
             config=job.config,
             key=keys[id(job)],
-            selection={
-                "split": "valid",
-                "metric": outcome.metric,
-                "value": outcome.fit.best["valid_loss"],
-                "epoch": outcome.fit.best_epoch,
-            },
-            history=outcome.fit.history,
+            selection=_selection(outcome),
+            history=outcome.fit.history if outcome.fit else [],
             environment=records.environment(),
             seconds=round(time.perf_counter() - started, 3),
             peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         )
         records.write(root, record, pd.concat(outcome.predictions, ignore_index=True))
+
+
+def _selection(outcome: Outcome) -> dict[str, Any] | None:
+    if outcome.fit is None:
+        return None
+    value, epoch = outcome.fit.best["valid_loss"], outcome.fit.best_epoch
+    return {"split": "valid", "metric": outcome.metric, "value": value, "epoch": epoch}
+
+
+def reference_jobs(corpus: Corpus) -> list[Job]:
+    """Runs that train nothing: ``constant`` (median or class shares of train) and, for a generated corpus, ``oracle``.
+
+    The oracle is the generator's posterior mean, or its posterior probabilities: given everything that the generator
+    drew, the best possible predictor in expected squared error. ``oracle-<modality>`` is given that modality alone.
+    """
+    regression = corpus.task.kind == "regression"
+    train = np.asarray(corpus.splits["train"]["label"])
+    if regression:
+        constant: np.ndarray = np.array([np.median(train)])
+    else:
+        constant = np.bincount(train, minlength=len(corpus.task.classes))[None] / len(train)
+    sizes = {split: len(corpus.splits[split]) for split in ("valid", "test")}
+    values = {"constant": {split: np.repeat(constant, size, axis=0) for split, size in sizes.items()}}
+    oracle = corpus.oracle()
+    if oracle is not None:
+        oracle = oracle.set_index("segment_id")
+        classes = [f"p_{name}" for name in corpus.task.classes]
+        columns = {name.removeprefix("prediction").replace("_", "-"): name for name in oracle if "prediction" in name}
+        for suffix, chosen in columns.items() if regression else [("", classes)]:
+            values[f"oracle{suffix}"] = {
+                split: oracle.loc[list(corpus.splits[split]["segment_id"]), chosen].to_numpy() for split in sizes
+            }
+    return [
+        Job(arm, 0, {"reference": arm}, partial(_reference, corpus, predictions)) for arm, predictions in values.items()
+    ]
+
+
+def _reference(corpus: Corpus, predictions: dict[str, np.ndarray]) -> Outcome:
+    return Outcome(None, "", [prediction_table(corpus, split, values) for split, values in predictions.items()])
 
 
 def prediction_table(corpus: Corpus, split: str, values: np.ndarray) -> pd.DataFrame:

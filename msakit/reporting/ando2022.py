@@ -1,0 +1,123 @@
+"""Tables and figures of Ando et al. 2022, from recorded runs alone."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from msakit.papers import facts
+from msakit.papers.ando2022 import MODALITIES, PAPER, best_layers
+from msakit.records import Runs
+from msakit.reporting import figures as draw
+from msakit.reporting.corpora import ORACLE_NOTE, by_corpus, kind_of_data, reference_value, references
+from msakit.reporting.tables import Table, summarise
+
+
+def tables(runs: Runs) -> dict[str, Table]:
+    """By name, for each corpus: ``<corpus>`` (families of arms) and ``<corpus>-layers`` (every single layer)."""
+    made = {}
+    for corpus, part in by_corpus(runs, PAPER):
+        made[corpus] = arm_table(part, corpus)
+        made[f"{corpus}-layers"] = layer_table(part, corpus)
+    return made
+
+
+def rows(runs: Runs) -> list[tuple[str, str, str]]:
+    """(row, recorded arm, title) of the table: ``output-audio`` is the recorded ``layer4-audio``, and so on."""
+    arms, last, best = set(runs.frame["arm"]), last_layers(runs), best_layers(runs)
+    made = []
+    for family, title in facts(PAPER)["families"].items():
+        for modality in MODALITIES:
+            source = {
+                "output": f"layer{last.get(modality)}-{modality}",
+                "best": f"layer{best.get(modality)}-{modality}",
+            }.get(family, f"{family}-{modality}")
+            layer = f" {best[modality]}" if family == "best" and modality in best else ""
+            if source in arms:
+                made.append((f"{family}-{modality}", source, f"{title}{layer}: {modality}"))
+        for arm in sorted(arms):
+            parts = arm.split("-")
+            if parts[0] == family and len(parts) > 2:
+                made.append((arm, arm, f"{title}: {' + '.join(parts[1:])}"))
+    return made
+
+
+def last_layers(runs: Runs) -> dict[str, int]:
+    """By modality, the index of the encoder's output layer: the highest that was run."""
+    single = runs.frame["arm"].str.extract(r"^layer(?P<layer>\d+)-(?P<modality>\w+)$").dropna()
+    return {str(name): int(part["layer"].astype(int).max()) for name, part in single.groupby("modality")}
+
+
+def arm_table(runs: Runs, corpus: str) -> Table:
+    """Families of arms by modality, then the references."""
+    names = facts(PAPER)["metrics"]
+    title = f"Ando et al. 2022 on {corpus}: layers of frozen encoders"
+    parts: list[pd.DataFrame] = []
+    notes: list[str] = []
+    for row, source, label in rows(runs):
+        part = summarise(runs, corpus, title, {source: label}, names)
+        parts.append(part.frame.assign(arm=row))
+        notes += part.notes
+    there = references(runs)
+    parts.append(summarise(runs, corpus, title, {}, names, references=there).frame)
+    notes.append("The best layer of each modality was chosen on the validation split, by mean MAE over seeds.")
+    if "oracle" in there:
+        notes.append(ORACLE_NOTE)
+    # A single reference or arm has no spread to speak of: the note on few seeds is for the trained arms alone.
+    return Table(corpus, title, pd.concat(parts, ignore_index=True), tuple(dict.fromkeys(notes)), tuple(names))
+
+
+def layer_scores(runs: Runs, split: str) -> pd.DataFrame:
+    """MAE of every single-layer run: modality, layer, seed, value."""
+    scores = runs.scores("mae", split=split)
+    found = scores["arm"].str.extract(r"^layer(?P<layer>\d+)-(?P<modality>\w+)$")
+    scores = scores.assign(modality=found["modality"], layer=found["layer"].astype(float)).dropna(subset="layer")
+    order = {name: place for place, name in enumerate(MODALITIES)}
+    scores = scores.assign(layer=scores["layer"].astype(int), place=scores["modality"].map(order))
+    return scores.sort_values(["place", "layer", "seed"])[["modality", "layer", "seed", "value"]]
+
+
+def layer_table(runs: Runs, corpus: str) -> Table:
+    """Every single layer: MAE on validation (which chooses) and on test (which does not)."""
+    means = []
+    for split in ("valid", "test"):
+        grouped = layer_scores(runs, split).groupby(["modality", "layer"], sort=False)["value"]
+        columns = {"mean": f"{split} MAE", "std": f"{split} s.d.", "count": "seeds"}
+        means.append(grouped.agg(["mean", "std", "count"]).rename(columns=columns))
+    frame = means[0].join(means[1].drop(columns="seeds")).reset_index()
+    best, last = best_layers(runs), last_layers(runs)
+    chosen = [best[m] == layer for m, layer in zip(frame["modality"], frame["layer"], strict=True)]
+    output = [last[m] == layer for m, layer in zip(frame["modality"], frame["layer"], strict=True)]
+    frame["role"] = [
+        " and ".join([*(["output layer"] * b), *(["chosen on validation"] * a)])
+        for a, b in zip(chosen, output, strict=True)
+    ]
+    notes = ["Mean and sample s.d. (ddof 1) over seeds of the unimodal arms; lower is better.", "Layer 0: embeddings."]
+    if runs.frame["generated"].any():
+        notes.append(f"Generated data ({corpus}).")
+    return Table(f"{corpus}-layers", f"Ando et al. 2022 on {corpus}: every single layer", frame, tuple(notes))
+
+
+def figures(runs: Runs, folder: Path) -> list[Figure]:
+    """Draw and save, for each corpus, the curve over layers and the arms as points."""
+    made = []
+    for corpus, part in by_corpus(runs, PAPER):
+        with draw.style():
+            figure, axes = plt.subplots(figsize=(draw.COLUMN, 2.6))
+            curve = layer_scores(part, "test")
+            draw.layer_curve(axes, curve, "mae", best_layers(part))
+            axes.set_ylabel("Test MAE ↓ (label units)")
+            axes.set_title(f"Single layers, {corpus} ({kind_of_data(part)})")
+            draw.save(figure, curve, folder, f"{corpus}-layers")
+            made.append(figure)
+            named = rows(part)
+            figure, axes = plt.subplots(figsize=(draw.PAGE, 0.6 + 0.21 * len(named)))
+            scores = part.scores("mae").set_index("arm")[["seed", "value"]]
+            points = pd.concat([scores.loc[[source]].assign(arm=row) for row, source, _ in named], ignore_index=True)
+            titles = {row: title for row, _, title in named}
+            draw.arm_points(axes, points, "mae", titles, oracle=reference_value(part, "oracle", "mae"),
+                            constant=reference_value(part, "constant", "mae"))  # fmt: skip
+            draw.save(figure, points[["arm", "seed", "value"]], folder, f"{corpus}-arms")
+            made.append(figure)
+    return made
