@@ -41,7 +41,7 @@ def open_corpus(name_or_folder: str | Path, cache: str | Path) -> "Corpus":
 
 
 def _generated(name: str, cache: Path) -> Path:
-    """The folder of a generated corpus; made beside its place and renamed, so that half a corpus is never mistaken for one."""
+    """The folder of a generated corpus; made beside its place, then renamed: half of one is never taken for one."""
     folder = cache / name
     if folder.exists():
         return folder

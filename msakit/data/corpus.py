@@ -1,14 +1,15 @@
 """A corpus is a folder with one table: read it, check every row, and say exactly what is wrong and how to mend it.
 
-The interchange folder holds `segments.csv` (segment_id, video_id, clip_id, split, label, text; optional audio, video, image
-as paths relative to the folder; further columns are kept) and, all optional, `words.csv` (segment_id, word_index, word,
-start, end; seconds), `features.npz` (segment_id and one array a modality, first axis = segments), `oracle.csv` (the
-generator's own posterior mean or class probabilities) and `corpus.json` (name, generated, task, description, source,
-licence). Without `corpus.json` the name is the folder's and the task is regression in [-3, 3].
+The interchange folder holds `segments.csv` (segment_id, video_id, clip_id, split, label, text; optional audio, video,
+image as paths relative to the folder; further columns are kept) and, all optional, `words.csv` (segment_id,
+word_index, word, start, end; seconds), `features.npz` (segment_id and one array a modality, first axis = segments),
+`oracle.csv` (the generator's own posterior mean or class probabilities) and `corpus.json` (name, generated, task,
+description, source, licence). Without `corpus.json` the name is the folder's and the task is regression in [-3, 3].
 
-Two kinds of problem are told apart. A broken structure (no table, a missing column, two rows with one id) always raises.
-A bad row (label outside the range, a media file that is not there, ...) raises too, unless the caller asks for
-`bad_rows="leave_out"`: then the row is listed in `Corpus.left_out` with its reason and logged. Nothing is dropped silently.
+Two kinds of problem are told apart. A broken structure (no table, a missing column, two rows with one id) always
+raises. A bad row (label outside the range, a media file that is not there, ...) raises too, unless the caller asks
+for `bad_rows="leave_out"`: then the row is listed in `Corpus.left_out` with its reason and logged. Nothing is dropped
+silently.
 """
 
 import hashlib
@@ -19,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
 import numpy as np
 import pandas as pd
+from datasets import Dataset, DatasetDict, Features, Value
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +59,15 @@ class Task:
 class Corpus:
     """Checked segments by split, the task, and what had to be left out.
 
-    `splits` holds train / valid / test / pool as far as they occur; its "label" is a float (regression; NaN in pool) or a
-    class index. `left_out` has the columns segment_id, row (as an editor counts, the header is row 1), reason.
+    `splits` holds train / valid / test / pool as far as they occur; its "label" is a float (regression; NaN in pool)
+    or a class index. `left_out` has the columns segment_id, row (as an editor counts, the header is row 1), reason.
     `fingerprint` changes whenever a kept row, a word timing, a stored feature or a media file changes; it does not
     depend on where the folder lies.
     """
 
     name: str
     folder: Path
-    splits: datasets.DatasetDict
+    splits: DatasetDict
     task: Task
     left_out: pd.DataFrame
     fingerprint: str
@@ -109,7 +110,9 @@ class Corpus:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         if "segment_id" not in arrays:
-            raise CorpusError(f"{path} has no array 'segment_id': add one, naming the segment of each row of the others")
+            raise CorpusError(
+                f"{path} has no array 'segment_id': add one, naming the segment of each row of the others"
+            )
         ids = [str(i) for i in arrays.pop("segment_id")]
         for name, array in arrays.items():
             if len(array) != len(ids):
@@ -149,7 +152,9 @@ def load_corpus(folder: str | Path, bad_rows: Literal["raise", "leave_out"] = "r
         raise CorpusError(f"{path} holds a header but no rows: add one row a segment")
     _require_unique_ids(table, path)
 
-    problems = [(row, _row_problem(dict(fields), task, folder)) for row, fields in zip(table.index, _dicts(table), strict=True)]
+    problems = [
+        (row, _row_problem(dict(fields), task, folder)) for row, fields in zip(table.index, _dicts(table), strict=True)
+    ]
     bad = {int(row): problem for row, problem in problems if problem is not None}
     if bad and bad_rows == "raise":
         _raise_first(bad, table, path)
@@ -176,20 +181,20 @@ def load_corpus(folder: str | Path, bad_rows: Literal["raise", "leave_out"] = "r
         if column in table:
             paths = [str((folder / p).resolve()) if p else None for p in table[column]]
             table[column] = pd.Series(paths, dtype=object)
-    splits = datasets.DatasetDict(
-        {s: _dataset(table[table["split"] == s], task) for s in SPLITS if (table["split"] == s).any()}
-    )
+    splits = DatasetDict({s: _dataset(table[table["split"] == s], task) for s in SPLITS if (table["split"] == s).any()})
     return Corpus(name, folder, splits, task, left_out, fingerprint, generated, table)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Everything as text (an id may be '007', a transcript may be 'null'); the index is the row as an editor counts it."""
+    """Everything as text (an id may be '007', a transcript 'null'); the index is the row as an editor counts it."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
     except pd.errors.EmptyDataError as error:
         raise CorpusError(f"{path} is empty: its first row must name the columns") from error
     except pd.errors.ParserError as error:
-        raise CorpusError(f"{path} is not a readable csv ({error}): put double quotes around texts with commas") from error
+        raise CorpusError(
+            f"{path} is not a readable csv ({error}): put double quotes around texts with commas"
+        ) from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not UTF-8 ({error}): save it as 'CSV UTF-8'") from error
     if not isinstance(table.index, pd.RangeIndex):
@@ -203,15 +208,17 @@ def _require_columns(table: pd.DataFrame, columns: tuple[str, ...], path: Path) 
     missing = [c for c in columns if c not in table]
     if missing:
         raise CorpusError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (it has {', '.join(table.columns)}): "
-            "add or rename it in the header"
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
+            f"(it has {', '.join(table.columns)}): add or rename it in the header"
         )
 
 
 def _require_unique_ids(table: pd.DataFrame, path: Path) -> None:
     empty = table.index[table["segment_id"] == ""]
     if len(empty):
-        raise CorpusError(f"{path} row {empty[0]}: empty segment_id ({len(empty) - 1} more like it): give each row a name")
+        raise CorpusError(
+            f"{path} row {empty[0]}: empty segment_id ({len(empty) - 1} more like it): give each row a name"
+        )
     again = table["segment_id"].duplicated(keep="first")
     if again.any():
         row = table.index[again][0]
@@ -235,7 +242,11 @@ def _row_problem(row: dict[str, str], task: Task, folder: Path) -> tuple[str, st
         return "text", "the text is empty", "fill in the transcript, or remove the row"
     if row["split"] == "pool":
         if row["label"].strip():
-            return "pool", f"label {row['label']!r} in the unlabelled split pool", "empty the label, or change the split"
+            return (
+                "pool",
+                f"label {row['label']!r} in the unlabelled split pool",
+                "empty the label, or change the split",
+            )
     elif task.kind == "classification":
         if row["label"] not in task.classes:
             return "class", f"label {row['label']!r} is not a class", f"use one of {', '.join(task.classes)}"
@@ -262,7 +273,7 @@ def _raise_first(bad: dict[int, tuple[str, str, str]], table: pd.DataFrame, path
     alike = sum(k == kind for k, _, _ in bad.values()) - 1
     others = len(bad) - 1 - alike
     raise CorpusError(
-        f"{path} row {row} (segment {table.at[row, 'segment_id']}): {reason}: {mend}. {alike} more rows like it"
+        f"{path} row {row} (segment {table.at[row, 'segment_id']!s}): {reason}: {mend}. {alike} more rows like it"
         + (f" and {others} with other problems" if others else "")
         + '; bad_rows="leave_out" goes on without them'
     )
@@ -284,13 +295,13 @@ def _label(text: str, task: Task) -> float | int:
     return task.classes.index(text) if task.kind == "classification" else float(text)
 
 
-def _dataset(rows: pd.DataFrame, task: Task) -> datasets.Dataset:
+def _dataset(rows: pd.DataFrame, task: Task) -> Dataset:
     rows = rows.reset_index(drop=True)
     if task.kind == "classification" and rows["label"].notna().all():
         rows = rows.assign(label=rows["label"].astype("int64"))
     columns: dict[str, list[Any]] = {str(c): rows[c].tolist() for c in rows.columns}
     kinds = {c: "string" for c in columns} | {"label": "int64" if rows["label"].dtype == "int64" else "float64"}
-    return datasets.Dataset.from_dict(columns, features=datasets.Features({c: datasets.Value(k) for c, k in kinds.items()}))
+    return Dataset.from_dict(columns, features=Features({c: Value(k) for c, k in kinds.items()}))
 
 
 def _numbers(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
@@ -298,7 +309,8 @@ def _numbers(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
     if values.isna().any():
         where = table.index[values.isna()][0]
         raise CorpusError(
-            f"{path}: {column} of segment {table.at[where, 'segment_id']} is {table.at[where, column]!r}: write a number"
+            f"{path}: {column} of segment {table.at[where, 'segment_id']!r} is {table.at[where, column]!r}: "
+            "write a number"
         )
     return values
 
@@ -313,6 +325,7 @@ def _read_description(folder: Path) -> tuple[str, bool, Task]:
         if "classes" in task:
             task["classes"] = tuple(task["classes"])
         task = {k: v for k, v in task.items() if v is not None}
+        task |= {k: float(task[k]) for k in ("low", "high") if k in task}
         return str(description.get("name", folder.name)), bool(description.get("generated", False)), Task(**task)
     except (ValueError, TypeError, AttributeError) as error:
         raise CorpusError(

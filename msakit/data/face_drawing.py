@@ -1,8 +1,9 @@
 """Draw a shaded face whose brows, eyes and mouth show an expression, so that frames carry sentiment as pixels.
 
-A `Face` holds what stays the same for a speaker: geometry, skin, hair, clothes, background. `draw_face` adds what changes
-from frame to frame: `brow`, `eye` and `mouth`, each in [-1, 1] (lowered and drawn together ... raised; narrowed ... wide;
-corners down ... broad smile), and the place of the head. Everything is drawn at twice the size and averaged down.
+A `Face` holds what stays the same for a speaker: geometry, skin, hair, clothes, background. `draw_face` adds what
+changes from frame to frame: `brow`, `eye` and `mouth`, each in [-1, 1] (lowered and drawn together ... raised;
+narrowed ... wide; corners down ... broad smile), and the place of the head. Everything is drawn at twice the size and
+averaged down.
 """
 
 from dataclasses import dataclass
@@ -167,8 +168,8 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.2)[..., None]
     image = (image * (1 - soft) + skin * soft).astype(np.uint8)
     for side in (-1, 1):
-        cv2.ellipse(image, _xy(x + side * 6, nose + 4), _xy(3.2, 1.8), 0, 0, 360, _mix(face.skin, (40, 10, 5), 0.65), -1,
-                    cv2.LINE_AA, 4)  # fmt: skip
+        hollow = _mix(face.skin, (40, 10, 5), 0.65)
+        cv2.ellipse(image, _xy(x + side * 6, nose + 4), _xy(3.2, 1.8), 0, 0, 360, hollow, -1, cv2.LINE_AA, 4)
 
     # Hair in front: a cap with a hairline that the fringe lowers, lighter towards the lamp.
     line = y - h * (0.62 - 0.16 * face.fringe) + 0.20 * h * (np.abs(u) ** 2.2) * (0.6 + face.hair_length)
@@ -211,7 +212,9 @@ def _draw_eyes(image: np.ndarray, face: Face, eye: float) -> None:
         region[:] = ((region * (255 - share) + ball * share) // 255).astype(np.uint8)
         cv2.ellipse(image, _xy(cx, eyes), _xy(rx, ry), 0, 180, 360, lid, 3, cv2.LINE_AA, 4)
         cv2.ellipse(image, _xy(cx, eyes), _xy(rx, ry), 0, 10, 170, _mix(face.skin, lid, 0.5), 1, cv2.LINE_AA, 4)
-        cv2.ellipse(image, _xy(cx, eyes - 4), _xy(rx, ry + 2), 0, 205, 335, _mix(face.skin, lid, 0.35), 1, cv2.LINE_AA, 4)
+        cv2.ellipse(
+            image, _xy(cx, eyes - 4), _xy(rx, ry + 2), 0, 205, 335, _mix(face.skin, lid, 0.35), 1, cv2.LINE_AA, 4
+        )
 
 
 def _draw_brows(image: np.ndarray, face: Face, brow: float) -> None:
@@ -224,7 +227,8 @@ def _draw_brows(image: np.ndarray, face: Face, brow: float) -> None:
         bx = x + side * (face.eye_distance - 1 + along * 16 - 3 * brow * (along < 0) * along)
         tilt = face.brow_tilt * 16 * along
         # Lowered: inner ends down, a straight frown. Raised: a high arc.
-        by = eyes - face.brow_height - 3.5 * brow - 7.5 * brow * -along * 0.9 - (3.0 + 2.0 * brow) * (1 - along**2) + tilt
+        arc = (3.0 + 2.0 * brow) * (1 - along**2)
+        by = eyes - face.brow_height - 3.5 * brow + 6.75 * brow * along - arc + tilt
         thick = 3.6 * (1 - 0.45 * np.clip(along, 0, 1))
         upper = np.stack([bx, by - thick], axis=1)
         lower = np.stack([bx, by + thick * 0.7], axis=1)[::-1]

@@ -1,7 +1,8 @@
 """Find the largest frontal face of a frame and cut it out square: OpenCV's Haar cascade, which needs no download.
 
-The cascade (Viola and Jones 2001, trained by Lienhart) is old, quick and bundled with OpenCV 4. It misses profiles and tilted
-heads; frames where it finds nothing borrow the box of the nearest frame in which it did, and are marked as not found.
+The cascade (Viola and Jones 2001, trained by Lienhart) is old, quick and bundled with OpenCV 4. It misses profiles
+and tilted heads; frames where it finds nothing borrow the box of the nearest frame in which it did, and are marked as
+not found.
 """
 
 from functools import lru_cache
@@ -19,15 +20,17 @@ _LONG_SIDE = 320  # pixels; larger frames are searched at this scale, which lose
 def _detector() -> Any:
     import cv2
 
-    path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+    path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
     detector = cv2.CascadeClassifier(str(path))
     if detector.empty():
-        raise FileNotFoundError(f"OpenCV {cv2.__version__} has no cascade at {path}: install opencv-python-headless>=4.14,<5")
+        raise FileNotFoundError(
+            f"OpenCV {cv2.__version__} has no cascade at {path}: install opencv-python-headless>=4.14,<5"
+        )
     return detector
 
 
 def largest_face(frame: UInt8[np.ndarray, "height width 3"]) -> Box | None:
-    """(x, y, width, height) in pixels of the largest frontal face, or None. Faces under a fifth of the frame are passed over."""
+    """(x, y, width, height) in pixels of the largest frontal face, or None; under a fifth of the frame is ignored."""
     import cv2
 
     scale = min(1.0, _LONG_SIDE / max(frame.shape[:2]))
@@ -45,7 +48,7 @@ def largest_face(frame: UInt8[np.ndarray, "height width 3"]) -> Box | None:
 def crop_face(
     frame: UInt8[np.ndarray, "height width 3"], box: Box, size: int, margin: float = 0.15
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The box widened by `margin` of its size on each side, as a square of `size` pixels; beyond the frame, edges repeat."""
+    """The box widened by `margin` of its size on each side, as a square of `size` pixels; outside it, edges repeat."""
     import cv2
 
     x, y, width, height = box

@@ -10,7 +10,7 @@ LICENCE = "MIT, as msakit itself"
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], formats: dict[str, str] | None = None) -> None:
-    """Write rows as csv; `formats` gives a format such as ".1f" to the columns that hold floats, None becomes an empty cell."""
+    """Write rows as csv; `formats` gives float columns a format such as ".1f"; None becomes an empty cell."""
     table = pd.DataFrame(rows)
     for column, how in (formats or {}).items():
         if column in table:

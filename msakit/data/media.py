@@ -64,7 +64,8 @@ def read_frames(
                     tick = int(np.floor(time * fps + 1e-3)) + 1
     except (av.FFmpegError, OSError, IndexError, ValueError) as error:
         raise MediaError(
-            f"cannot read the video file {path} ({error}): convert it anew, e.g. ffmpeg -i SOURCE -pix_fmt yuv420p OUT.mp4"
+            f"cannot read the video file {path} ({error}): "
+            "convert it anew, e.g. ffmpeg -i SOURCE -pix_fmt yuv420p OUT.mp4"
         ) from error
     if not frames:
         raise MediaError(f"the video file {path} holds no frames: cut the segment anew from its source")

@@ -1,10 +1,11 @@
 """mini-memes: a line of text over a picture, where only the two together tell: an exclusive or, after Hateful Memes.
 
-Kiela et al. (2020) chose memes whose text and image are each harmless alone. Here this is carried to its end, with wording
-that offends nobody ("love how your cake turned out" over a ruined or a sunny scene). The generating model:
+Kiela et al. (2020) chose memes whose text and image are each harmless alone. Here this is carried to its end, with
+wording that offends nobody ("love how your cake turned out" over a ruined or a sunny scene). The generating model:
 
 1. Text polarity a and image polarity b are independent fair coins, -1 or 1.
-2. y = hateful if a ≠ b, harmless if a = b; then flipped with probability `FLIP`. Neither a nor b alone says anything of y.
+2. y = hateful if a ≠ b, harmless if a = b; then flipped with probability `FLIP`. Neither a nor b alone
+   says anything of y.
 3. Text, given a: a line with two polarity words, a feeling and an adjective, each from the words of polarity a with
    probability 1 - `WORD_NOISE`, else from the other ones; uniform among them. Subjects and templates are nuisances.
 4. Picture, given b: weather, light and expression, each from the values of polarity b with probability 1 - `VIEW_NOISE`
@@ -43,8 +44,8 @@ ADJECTIVES = (
     ("awful", "boring", "dull", "messy", "clumsy", "terrible", "pathetic", "stale"),
     ("great", "lovely", "charming", "brilliant", "sweet", "wonderful", "clever", "perfect"),
 )
-SUBJECTS = ("your cake", "your garden", "your haircut", "your song", "your cooking", "your house", "your plan", "your dance",
-            "your sweater", "your joke", "your drawing", "your holiday")  # fmt: skip
+SUBJECTS = ("your cake", "your garden", "your haircut", "your song", "your cooking", "your house", "your plan",
+            "your dance", "your sweater", "your joke", "your drawing", "your holiday")  # fmt: skip
 TEMPLATES = ("F how A S turned out", "we all F how A S is", "F it when S looks this A", "people F S , so A",
              "honestly i F S , truly A")  # fmt: skip
 WEATHER = (("rainy", "stormy"), ("sunny", "cloudy"))
@@ -72,7 +73,9 @@ def sample_meme(rng: np.random.Generator) -> Meme:
     words = tuple(a ^ int(rng.random() < WORD_NOISE) for _ in range(2))
     views = tuple(b ^ int(rng.random() < noise) for noise in VIEW_NOISE)
     filling = {
-        "F": str(rng.choice(FEELINGS[words[0]])), "A": str(rng.choice(ADJECTIVES[words[1]])), "S": str(rng.choice(SUBJECTS)),
+        "F": str(rng.choice(FEELINGS[words[0]])),
+        "A": str(rng.choice(ADJECTIVES[words[1]])),
+        "S": str(rng.choice(SUBJECTS)),
     }  # fmt: skip
     text = " ".join(filling.get(token, token) for token in str(rng.choice(TEMPLATES)).split())
     seen = [str(rng.choice(values[p])) for values, p in zip((WEATHER, LIGHT, EXPRESSION), views, strict=True)]
@@ -94,7 +97,9 @@ def posterior(meme: Meme) -> dict[str, Float[np.ndarray, "2"]]:
 
 def _polarity(cues: tuple[int, ...], noise: tuple[float, ...]) -> Float[np.ndarray, "2"]:
     """Posterior of a fair polarity from cues that are each wrong with their own probability."""
-    p = np.array([np.prod([1 - e if cue == side else e for cue, e in zip(cues, noise, strict=True)]) for side in (0, 1)])
+    p = np.array(
+        [np.prod([1 - e if cue == side else e for cue, e in zip(cues, noise, strict=True)]) for side in (0, 1)]
+    )
     return np.asarray(p / p.sum())
 
 

@@ -1,9 +1,10 @@
 """mini-mosi: generated monologue segments with transcript, word timings, speech-like sound and a talking face.
 
-`mosi_model` documents what is drawn (prior, likelihoods, noise levels) and computes the best possible prediction; this file
-renders it: `speech` turns words and tone into 16 kHz wav, `face_drawing` turns face cues into 128 x 128 frames, six a second,
-in mp4. Labels are in [-3, 3]. Speakers (video_id) occur in one split only. `kind` says plain, ambiguous or sarcastic.
-`oracle.csv` holds E[s | all cues] as prediction, and prediction_text / _audio / _vision from one modality each.
+`mosi_model` documents what is drawn (prior, likelihoods, noise levels) and computes the best possible prediction;
+this file renders it: `speech` turns words and tone into 16 kHz wav, `face_drawing` turns face cues into 128 x 128
+frames, six a second, in mp4. Labels are in [-3, 3]. Speakers (video_id) occur in one split only. `kind` says plain,
+ambiguous or sarcastic. `oracle.csv` holds E[s | all cues] as prediction, and prediction_text / _audio / _vision from
+one modality each.
 """
 
 from pathlib import Path
@@ -23,8 +24,8 @@ NAME = "mini-mosi"
 SIZES = {"train": 640, "valid": 160, "test": 320}
 TASK = {"kind": "regression", "low": -3, "high": 3}
 DESCRIPTION = (
-    "Generated monologue segments: sentiment in [-3, 3] shows, noisily, in words, tone of voice and face; some words are "
-    "ambiguous, some segments sarcastic. Model: msakit.data.mosi_model. Not recordings of people."
+    "Generated monologue segments: sentiment in [-3, 3] shows, noisily, in words, tone of voice and face; some words "
+    "are ambiguous, some segments sarcastic. Model: msakit.data.mosi_model. Not recordings of people."
 )
 
 
@@ -78,10 +79,7 @@ def draw_frames(segment: Segment, rng: np.random.Generator) -> UInt8[np.ndarray,
     phases = rng.uniform(0, 2 * np.pi, 3)
     sway = [a * np.sin(2 * np.pi * f * t + p) for a, f, p in zip((2.0, 1.2, 1.5), (0.4, 0.7, 0.3), phases, strict=True)]
     shown = np.tanh(segment.face / FACE_SCALE)
-    return np.stack(
-        [
-            draw_face(segment.speaker.face, *(float(v) for v in shown[k]), (float(sway[0][k]), float(sway[1][k])),
-                      float(sway[2][k]))
-            for k in range(count)
-        ]
-    )  # fmt: skip
+    frames = []
+    for (brow, eye, mouth), (x, y, roll) in zip(shown.tolist(), np.stack(sway, axis=1).tolist(), strict=True):
+        frames.append(draw_face(segment.speaker.face, brow, eye, mouth, (x, y), roll))
+    return np.stack(frames)

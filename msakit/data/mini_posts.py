@@ -4,9 +4,11 @@ After MVSA (Niu et al. 2016), where text and image are labelled apart and may di
 polar label outweighs a neutral one. The generating model:
 
 1. y ∈ {negative, neutral, positive} with probabilities `PRIOR`.
-2. (text label t, image label i) from the joint table `JOINT[y]`; it is not a product: where the two disagree, mostly one
+2. (text label t, image label i) from the joint table `JOINT[y]`; it is not a product: where the two disagree, mostly
+   one
    of them is neutral and the other is y.
-3. Words, given t: one or two sentiment phrases of `lexicon` with p(phrase) ∝ weight · exp(-(v - 2t)² / 2·`SIGMA_WORDS`²),
+3. Words, given t: one or two sentiment phrases of `lexicon` with p(phrase) ∝ weight · exp(-(v - 2t)²
+   / 2·`SIGMA_WORDS`²),
    t ∈ {-1, 0, 1}, and one hashtag from `TAGS` with probabilities `TAG_GIVEN`. The rest of the post is independent of t.
 4. Picture, given i: weather, light and expression of the paper face, each independent given i (`WEATHER_GIVEN`,
    `LIGHT_GIVEN`, `EXPRESSION_GIVEN`); object, colours and places are nuisances.
@@ -45,7 +47,8 @@ JOINT = np.array([
 ])  # fmt: skip
 SIGMA_WORDS = 0.75
 TAGS = (
-    "#love", "#bestday", "#happy", "#thankful", "#photo", "#today", "#monday", "#outside", "#fail", "#tired", "#why", "#sad",
+    "#love", "#bestday", "#happy", "#thankful", "#photo", "#today", "#monday", "#outside", "#fail",
+    "#tired", "#why", "#sad",
 )  # fmt: skip
 _GOOD, _EVEN, _BAD = (np.repeat(p, 4) / 4 for p in ((0.06, 0.20, 0.74), (0.08, 0.84, 0.08), (0.74, 0.20, 0.06)))
 TAG_GIVEN = np.stack([_GOOD, _EVEN, _BAD])  # rows: t = negative, neutral, positive
@@ -54,11 +57,21 @@ LIGHT_GIVEN = np.array([[0.08, 0.20, 0.72], [0.10, 0.80, 0.10], [0.72, 0.20, 0.0
 EXPRESSION_GIVEN = np.array([[0.03, 0.10, 0.87], [0.06, 0.88, 0.06], [0.87, 0.10, 0.03]])
 TEMPLATES = (
     "the N today was P", "just saw the new N and it is P", "P N on the way home", "my N is P and the N is P",
-    "this N looks P to me", "took a picture of the N , it felt P", "the N was P but also P", "we went to see the N and it was P",
+    "this N looks P to me", "took a picture of the N , it felt P", "the N was P but also P",
+    "we went to see the N and it was P",
 )  # fmt: skip
 _PHRASES = phrases(ADJECTIVES, ADJECTIVE_MODIFIERS)
 _PHRASE_GIVEN = _PHRASES.probabilities(np.array([-2.0, 0.0, 2.0]), SIGMA_WORDS)
-_PLACES = ("at the lake", "downtown", "with my sister", "after work", "before lunch", "again", "this morning", "last night")
+_PLACES = (
+    "at the lake",
+    "downtown",
+    "with my sister",
+    "after work",
+    "before lunch",
+    "again",
+    "this morning",
+    "last night",
+)
 
 
 @dataclass(frozen=True)

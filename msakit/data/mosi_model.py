@@ -5,19 +5,22 @@ drawn independently of s (`KIND_SHARE`):
 
     plain      its sentiment words are drawn from p(phrase | s), see `lexicon`
     sarcastic  its sentiment words are drawn from p(phrase | -s); tone and face still show s
-    ambiguous  its sentiment words ("sick", "wild", ...) are drawn from p(phrase | |s|): the text tells the strength only
+    ambiguous  its sentiment words ("sick", "wild", ...) are drawn from p(phrase | |s|): the text tells only
+               the strength
 
 Templates, nouns and all other words are independent of s. σ of the phrases is `SIGMA_WORDS`.
 
-Tone: every word, sentiment word or not, carries four cues (pitch, glide, level, quickness). Face: every frame carries three
-(brow, eye, mouth). In units of s, cue j at word or frame t is
+Tone: every word, sentiment word or not, carries four cues (pitch, glide, level, quickness). Face: every frame carries
+three (brow, eye, mouth). In units of s, cue j at word or frame t is
 
-    x_tj = s + u_j + e_tj        u_j ~ N(0, TONE_COMMON²), the speaker's mood; e independent over words: N(0, TONE_WORD²)
-                                 or over frames a stationary AR(1): sd FACE_FRAME, coefficient FACE_MEMORY
+    x_tj = s + u_j + e_tj        u_j ~ N(0, TONE_COMMON²), the mood of the day; e: over words independent,
+                                 N(0, TONE_WORD²); over frames a stationary AR(1) of sd FACE_FRAME,
+                                 coefficient FACE_MEMORY
 
-so that one word or one frame says little and the mean of the utterance says more. With Σ the covariance of a cue over time,
-log p(x | s) = s·1ᵀΣ⁻¹x - s²/2·1ᵀΣ⁻¹1 + const: the posterior over the grid is a finite sum, with the kind summed out where
-the text leaves it open (plain or sarcastic). It is given the cues as generated, the speaker's baselines and the templates.
+so that one word or one frame says little and the mean of the utterance says more. With Σ the covariance of a cue over
+time, log p(x | s) = s·1ᵀΣ⁻¹x - s²/2·1ᵀΣ⁻¹1 + const: the posterior over the grid is a finite sum, with the kind summed
+out where the text leaves it open (plain or sarcastic). It is given the cues as generated, before rendering, the
+speaker's baselines, the template and the number of frames (whose length cue counts as tone).
 
 Nuisances, one draw a speaker: pitch (and with it the vocal tract), level, pace, breath; looks and background.
 """
@@ -74,9 +77,7 @@ class Segment:
     render_seed: int
 
 
-def sample_segments(
-    split: str, count: int, seed: int, corpus: str = "mm", corpus_code: int = 1
-) -> list[Segment]:
+def sample_segments(split: str, count: int, seed: int, corpus: str = "mm", corpus_code: int = 1) -> list[Segment]:
     """`count` segments of as many new speakers as needed (8 to 12 each); one split, corpus and seed give one list."""
     split_code = ("train", "valid", "test", "pool", "texts").index(split)
     segments: list[Segment] = []
@@ -121,7 +122,9 @@ def sample_segment(rng: np.random.Generator, speaker: Speaker, split: str, video
     )  # fmt: skip
 
 
-def sample_words(rng: np.random.Generator, place: int, kind: str) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+def sample_words(
+    rng: np.random.Generator, place: int, kind: str
+) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
     """Fill a template for the sentiment GRID[place]; returns the words and the filled slots."""
     templates = AMBIGUOUS_TEMPLATES if kind == "ambiguous" else TEMPLATES
     meant = len(GRID) - 1 - place if kind == "sarcastic" else place

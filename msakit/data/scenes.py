@@ -16,8 +16,8 @@ LIGHTS = ("bright", "soft", "dim")
 EXPRESSIONS = ("smiling", "plain", "frowning")
 OBJECTS = ("house", "tree", "car", "boat", "cup", "ball", "lamp", "book")
 COLOURS = {
-    "red": (196, 58, 52), "blue": (62, 98, 190), "green": (70, 150, 80), "yellow": (222, 190, 62), "purple": (140, 84, 168),
-    "orange": (228, 134, 52), "white": (232, 230, 224), "brown": (134, 92, 60),
+    "red": (196, 58, 52), "blue": (62, 98, 190), "green": (70, 150, 80), "yellow": (222, 190, 62),
+    "purple": (140, 84, 168), "orange": (228, 134, 52), "white": (232, 230, 224), "brown": (134, 92, 60),
 }  # fmt: skip
 _SKIES = {"sunny": (112, 182, 238), "cloudy": (168, 182, 194), "rainy": (128, 142, 158), "stormy": (82, 88, 108)}
 _GROUNDS = ((126, 168, 92), (186, 170, 124), (150, 150, 146), (104, 140, 110))
@@ -90,7 +90,9 @@ def _draw_weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> 
             cv2.circle(image, (x + dx, y + dy), r, (tone, tone, min(255, tone + 8)), -1, cv2.LINE_AA)
     if weather == "stormy":
         x = int(rng.uniform(0.25, 0.75) * _BIG)
-        bolt = np.array([(x, 34), (x - 12, 66), (x + 2, 66), (x - 10, 104), (x + 18, 58), (x + 4, 58), (x + 14, 34)], np.int32)
+        bolt = np.array(
+            [(x, 34), (x - 12, 66), (x + 2, 66), (x - 10, 104), (x + 18, 58), (x + 4, 58), (x + 14, 34)], np.int32
+        )
         cv2.fillPoly(image, [bolt], (252, 236, 120), cv2.LINE_AA)
 
 
@@ -149,12 +151,20 @@ def _draw_thing(image: np.ndarray, thing: str, colour: tuple[int, int, int], x: 
     elif thing == "lamp":
         box(middle - 3, base - 56, middle + 3, base, (70, 70, 76))
         box(middle - 18, base - 5, middle + 18, base, (70, 70, 76))
-        area((middle - 16, base - 84), (middle + 16, base - 84), (middle + 30, base - 52), (middle - 30, base - 52), c=colour)
+        area(
+            (middle - 16, base - 84),
+            (middle + 16, base - 84),
+            (middle + 30, base - 52),
+            (middle - 30, base - 52),
+            c=colour,
+        )
     elif thing == "book":
         area((x + 4, base - 44), (middle, base - 34), (middle, base), (x + 4, base - 8), c=colour)
         area((x + w - 4, base - 44), (middle, base - 34), (middle, base), (x + w - 4, base - 8), c=dark)
         area((x + 10, base - 46), (middle, base - 38), (middle, base - 6), (x + 10, base - 14), c=(244, 240, 228))
-        area((x + w - 10, base - 46), (middle, base - 38), (middle, base - 6), (x + w - 10, base - 14), c=(226, 222, 210))
+        area(
+            (x + w - 10, base - 46), (middle, base - 38), (middle, base - 6), (x + w - 10, base - 14), c=(226, 222, 210)
+        )
     else:
         raise ValueError(f"cannot draw {thing!r}: choose one of {', '.join(OBJECTS)}")
 
@@ -197,7 +207,11 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One sentence naming object, weather, light and expression."""
     weather, light, face = (
         str(rng.choice(words[key]))
-        for words, key in ((_WEATHER_WORDS, scene.weather), (_LIGHT_WORDS, scene.light), (_FACE_WORDS, scene.expression))
+        for words, key in (
+            (_WEATHER_WORDS, scene.weather),
+            (_LIGHT_WORDS, scene.light),
+            (_FACE_WORDS, scene.expression),
+        )
     )
     article = "an" if scene.colour[0] in "aeiou" else "a"
     thing = f"{article} {scene.colour} {scene.thing}"
@@ -207,6 +221,8 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         f"{face} next to {thing} {weather} , {light}",
         f"there is {thing} {weather} , {light} and {face}",
     )
-    return forms[int(rng.integers(len(forms)))].replace("in a dark picture", "in dark light").replace(
-        "in a bright picture", "in bright light"
+    return (
+        forms[int(rng.integers(len(forms)))]
+        .replace("in a dark picture", "in dark light")
+        .replace("in a bright picture", "in bright light")
     )

@@ -1,8 +1,9 @@
 """A small source-filter synthesizer: words become speech-like sound whose pitch, level, glide and length can be set.
 
-After Fant's acoustic theory (source, filter, radiation): glottal pulses at the pitch F0 run through three formant resonators
-that depend on the letters; fricatives are filtered noise, plosives a closure and a burst. The result is not intelligible, but
-letters have stable spectra, so that a speech encoder has phones, words and voices to learn from.
+After Fant's acoustic theory (source, filter, radiation): glottal pulses at the pitch F0 run through three formant
+resonators that depend on the letters; fricatives are filtered noise, plosives a closure and a burst. The result is
+not intelligible, but letters have stable spectra, so that a speech encoder has phones, words and voices to learn
+from.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ _VOWELS = {
     "u": (330, 900, 2250), "y": (360, 2050, 2700),
 }  # fmt: skip
 _SONORANTS = {
-    "m": (280, 1000, 2200), "n": (290, 1600, 2500), "l": (380, 1150, 2700), "r": (420, 1250, 1650), "w": (320, 700, 2200),
-    "j": (300, 2150, 2900), "v": (260, 1250, 2300),
+    "m": (280, 1000, 2200), "n": (290, 1600, 2500), "l": (380, 1150, 2700), "r": (420, 1250, 1650),
+    "w": (320, 700, 2200), "j": (300, 2150, 2900), "v": (260, 1250, 2300),
 }  # fmt: skip
 _FRICATIVES = {"s": 5600.0, "z": 5200.0, "f": 3800.0, "h": 1500.0, "c": 4200.0, "x": 4700.0}  # centre of the noise, Hz
 _PLOSIVES = {"p": 900.0, "b": 700.0, "t": 4000.0, "d": 3300.0, "k": 2000.0, "g": 1700.0, "q": 1900.0}
@@ -27,7 +28,7 @@ _PLOSIVES = {"p": 900.0, "b": 700.0, "t": 4000.0, "d": 3300.0, "k": 2000.0, "g":
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker's voice: F0 in Hz, vocal tract scale (formants multiply by it), level in dB, words' length factor, breath."""
+    """A speaker's voice: F0 in Hz, tract scale (multiplies the formants), level in dB, pace, breath."""
 
     pitch: float
     tract: float
@@ -38,7 +39,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Prosody:
-    """How one word is said: pitch and glide over the word in semitones, level in dB, log length, all against the voice."""
+    """How one word is said: pitch and glide over the word in semitones, level in dB, log length; all relative."""
 
     pitch: float
     glide: float
@@ -55,7 +56,7 @@ def word_seconds(word: str, voice: Voice, prosody: Prosody) -> float:
 def say(
     words: list[str], voice: Voice, prosody: list[Prosody], rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "time"], Float[np.ndarray, "words 2"]]:
-    """Samples at 16 kHz in [-0.99, 0.99], and each word's start and end in seconds. `rng` gives noise and small pauses."""
+    """Samples at 16 kHz in [-0.99, 0.99], and each word's start and end in seconds; `rng` gives noise and pauses."""
     pieces = [np.zeros(int(0.06 * RATE))]
     spans = np.zeros((len(words), 2))
     at = len(pieces[0])

@@ -1,0 +1,38 @@
+"""mini-pool-mosi: unlabelled speech, faces and transcripts for pre-training the mini encoders, of other speakers.
+
+Drawn from `mosi_model` like mini-mosi, but under its own seed keys, so that no speaker, sound or frame is shared. The
+label cells are empty, and nothing else tells the sentiment: no kind, no posterior. `texts.txt` holds further
+transcripts, one a line. Sizes: "pool" counts rendered segments, "texts" counts lines.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from msakit.data.generated import checked_sizes, write_description, write_table
+from msakit.data.mini_mosi import TASK, render, row
+from msakit.data.mosi_model import sample_segments
+
+NAME = "mini-pool-mosi"
+SIZES = {"pool": 320, "texts": 6000}
+DESCRIPTION = (
+    "Unlabelled generated monologues for pre-training: the model of mini-mosi, other speakers. Not recordings."
+)
+
+
+def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
+    """Write the pool into `folder`; one seed and sizes always give the same bytes of csv, txt and wav."""
+    chosen = checked_sizes(sizes, SIZES)
+    rows: list[dict[str, Any]] = []
+    words: list[dict[str, Any]] = []
+    segments = sample_segments("pool", chosen.get("pool", 1), seed, corpus="pm", corpus_code=4)
+    for segment in tqdm(segments, desc=NAME, unit="segment"):
+        media, timings = render(segment, folder)
+        rows.append(row(segment) | {"label": None, "text": " ".join(segment.words)} | media)
+        words += timings
+    write_table(folder / "segments.csv", rows)
+    write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
+    further = sample_segments("texts", chosen.get("texts", 1), seed, corpus="pm", corpus_code=4)
+    (folder / "texts.txt").write_text("".join(" ".join(s.words) + "\n" for s in further), encoding="utf-8")
+    write_description(folder, NAME, TASK, DESCRIPTION, seed)
