@@ -16,6 +16,7 @@ from torch import Tensor
 
 from msakit.fusion.packed import Packed
 from msakit.training.spec_augment import SpecAugment
+
 Labels = np.ndarray | Sequence[float] | Sequence[int]
 
 # Bucketing sorts by length within pools of so many batches, which keeps most of the randomness of the order.

@@ -3,7 +3,9 @@
 The loop sees training and validation batches only; test segments are predicted afterwards with `predict`.  It runs
 through accelerate, so a GPU, several processes or mixed precision need no other code (pass an `Accelerator`).
 Weight averaging is the exponential moving average of torch.optim.swa_utils: it starts from the weights after the
-first step, and with it validation, selection and the returned weights are those of the average.
+first step.  As "judge" (default) validation, selection and the returned weights are those of the average.  As
+"teacher" it is a momentum encoder: its outputs on each training batch (eval mode, no gradient) join the model's as
+"teacher_<name>" for the loss to use, and the trained weights themselves are validated and returned.
 """
 
 import logging
@@ -49,13 +51,15 @@ def set_seed(seed: int) -> torch.Generator:
 def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, loss: Loss,
         optimizer: torch.optim.Optimizer, epochs: int, scheduler: Any = None, scheduler_step: str = "epoch",
         patience: int | None = None, clip: float | None = None, average: float | None = None,
-        select: tuple[str, str] = ("loss", "min"), ties: str = "first", metrics: Mapping[str, Metric] | None = None,
-        valid_mean: str = "samples", on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+        average_as: str = "judge", select: tuple[str, str] = ("loss", "min"), ties: str = "first",
+        metrics: Mapping[str, Metric] | None = None, valid_mean: str = "samples",
+        on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
         accelerator: Accelerator | None = None, progress: bool = True) -> Fit:
     """Train `model` and leave it with the weights of its best epoch by validation, in eval mode.
 
     loss(outputs, batch) -> scalar mean over the batch.  scheduler_step: "epoch" or "batch".  patience: stop after so
-    many epochs without improvement.  clip: largest gradient norm.  average: decay of the moving average of weights.
+    many epochs without improvement.  clip: largest gradient norm.  average: decay of the moving average of weights,
+    used as average_as says: "judge" or "teacher".
     select: ("loss", "min"), or a name in `metrics` with "min" or "max"; metrics[name](prediction, label) sees the whole
     validation split at once.  ties: the "first" or the "last" of equally good epochs is kept (only the first counts
     against patience).  valid_mean: "samples", or "batches" for the mean of batch means, in which a short last batch
@@ -66,14 +70,15 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
     and all of validation.  Raises ValueError for unknown options, FloatingPointError once a loss is not finite.
     """
     metrics = metrics or {}
-    name, better = _check_options(select, metrics, ties, scheduler_step, valid_mean)
+    name, better = _check_options(select, metrics, ties, scheduler_step, valid_mean, average_as)
     accelerator = accelerator or Accelerator()
     # The copy is taken before accelerate wraps the model, so that it stays a plain module.
     averaged = None if average is None else AveragedModel(model, accelerator.device,
                                                           multi_avg_fn=get_ema_multi_avg_fn(average))
     model, optimizer = accelerator.prepare(model, optimizer)
     bare = accelerator.unwrap_model(model)
-    judged = bare if averaged is None else averaged.module
+    teacher = averaged.module.eval() if averaged is not None and average_as == "teacher" else None
+    judged = averaged.module if averaged is not None and teacher is None else bare
     history: list[dict[str, float]] = []
     best: dict[str, float] = {}
     best_state: dict[str, Tensor] = {}
@@ -86,7 +91,11 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
         for batch in _share(train_batches, accelerator):
             batch = send_to_device(batch, accelerator.device)
             optimizer.zero_grad()
-            value = loss(model(batch), batch)
+            outputs = model(batch)
+            if teacher is not None:
+                with torch.no_grad(), accelerator.autocast():
+                    outputs = outputs | {f"teacher_{key}": value for key, value in teacher(batch).items()}
+            value = loss(outputs, batch)
             accelerator.backward(value)
             if clip is not None:
                 accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -186,12 +195,13 @@ def _share(batches: Batches, accelerator: Accelerator) -> Iterator[dict[str, Any
             held = []
 
 
-def _check_options(select: tuple[str, str], metrics: Mapping[str, Metric], ties: str, step: str, mean: str
-                   ) -> tuple[str, Callable[[float, float], bool]]:
+def _check_options(select: tuple[str, str], metrics: Mapping[str, Metric], ties: str, step: str, mean: str,
+                   average_as: str) -> tuple[str, Callable[[float, float], bool]]:
     name, direction = select
     for value, choices, what in ((name, ("loss", *metrics), "select[0]"), (direction, ("min", "max"), "select[1]"),
                                  (ties, ("first", "last"), "ties"), (step, ("epoch", "batch"), "scheduler_step"),
-                                 (mean, ("samples", "batches"), "valid_mean")):
+                                 (mean, ("samples", "batches"), "valid_mean"),
+                                 (average_as, ("judge", "teacher"), "average_as")):
         if value not in choices:
             raise ValueError(f"{what} is {value!r}; choose from {choices}")
     return name, (lambda new, old: new < old) if direction == "min" else (lambda new, old: new > old)

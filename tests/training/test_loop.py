@@ -88,6 +88,23 @@ def test_weight_average_by_hand():
     assert found.history[2]["e"] == 3
 
 
+def test_a_teacher_lends_its_outputs_and_nothing_else():
+    # The average lags: 0 (its start), then 1 and 1.25 after the first two steps; the model itself is judged and kept.
+    seen = []
+
+    def loss(outputs, batch):
+        if "teacher_prediction" in outputs:
+            assert not outputs["teacher_prediction"].requires_grad
+            seen.append(outputs["teacher_prediction"][0].item())
+        return losses.mse(outputs, batch)
+
+    model = Line()
+    found = train(model, epochs=3, average=0.5, average_as="teacher", loss=loss)
+    assert seen == pytest.approx([0, 1, 1.25])
+    assert [row["valid_loss"] for row in found.history] == pytest.approx([1, 1 / 4, 1 / 16])
+    assert model.weight.item() == pytest.approx(1.75)
+
+
 def test_clipping_and_schedules_by_hand():
     model = Line()
     optimizer = torch.optim.SGD([model.weight], 1.0)

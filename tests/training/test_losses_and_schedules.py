@@ -37,6 +37,9 @@ def test_info_nce_by_hand():
     rows, columns = (right + wrong) / 2, math.log(2)
     assert info_nce(first, eye, 1.0).item() == pytest.approx((rows + columns) / 2)
     assert info_nce(torch.zeros(5, 3), torch.zeros(5, 3)).item() == pytest.approx(math.log(5))
+    # Momentum keys: first meets the keys of second (swapped: wrong), second those of first (right).
+    swapped = eye.flip(0)
+    assert info_nce(eye, eye, 1.0, keys=(eye, swapped)).item() == pytest.approx((wrong + right) / 2)
 
 
 def test_contrast_is_added_by_its_weight():
@@ -45,6 +48,9 @@ def test_contrast_is_added_by_its_weight():
     batch = {"label": torch.ones(2)}
     loss = with_contrast(LOSSES["mse"], 0.5, temperature=1.0, smoothing=0.0)
     assert loss(outputs, batch).item() == pytest.approx(1 + 0.5 * 2 * math.log(1 + math.exp(-1)))
+    taught = outputs | {"teacher_text": eye, "teacher_audio": eye.flip(0), "teacher_vision": eye}
+    right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
+    assert loss(taught, batch).item() == pytest.approx(1 + 0.5 * (right + (right + wrong) / 2))
     assert with_contrast(LOSSES["mse"], 0.0)({"prediction": torch.zeros(2)}, batch).item() == 1
 
 
