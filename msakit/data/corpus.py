@@ -42,8 +42,8 @@ class Task:
     """What is predicted: a number in [low, high], or one of the named classes (labels are then indices into them)."""
 
     kind: Literal["regression", "classification"] = "regression"
-    low: float = -3.0
-    high: float = 3.0
+    low: int | float = -3.0
+    high: int | float = 3.0
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ _SKINS = ((246, 214, 190), (233, 190, 160), (214, 166, 130), (186, 136, 102), (1
 _HAIRS = ((34, 26, 24), (64, 42, 30), (104, 70, 42), (150, 112, 64), (122, 56, 32), (120, 116, 114))
 _CLOTHES = ((60, 84, 140), (140, 60, 60), (70, 120, 84), (90, 90, 98), (160, 130, 60), (110, 70, 130))
 Colour = tuple[int, int, int]
+Number = int | float
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Face:
 def sample_face(rng: np.random.Generator) -> Face:
     """A new speaker's looks."""
 
-    def tint(colour: Colour, spread: float) -> Colour:
+    def tint(colour: Colour, spread: Number) -> Colour:
         r, g, b = (int(np.clip(c + rng.normal(0, spread), 12, 250)) for c in colour)
         return r, g, b
 
@@ -69,7 +70,7 @@ def sample_face(rng: np.random.Generator) -> Face:
 
 
 def draw_face(
-    face: Face, brow: float, eye: float, mouth: float, shift: tuple[float, float] = (0.0, 0.0), roll: float = 0.0
+    face: Face, brow: Number, eye: Number, mouth: Number, shift: tuple[Number, Number] = (0.0, 0.0), roll: Number = 0.0
 ) -> UInt8[np.ndarray, "size size 3"]:
     """One frame of 128 x 128 pixels; `shift` (x, y) in pixels and `roll` in degrees move the head."""
     import cv2
@@ -89,12 +90,12 @@ def draw_face(
     return ((small * share + backdrop * (255 - share)) // 255).astype(np.uint8)
 
 
-def _mix(a: Colour, b: Colour, share: float) -> Colour:
+def _mix(a: Colour, b: Colour, share: Number) -> Colour:
     r, g, b_ = (int(x * (1 - share) + y * share) for x, y in zip(a, b, strict=True))
     return r, g, b_
 
 
-def _points(*pairs: tuple[float, float]) -> np.ndarray:
+def _points(*pairs: tuple[Number, Number]) -> np.ndarray:
     """Coordinates for OpenCV, in sixteenths of a pixel so that small movements show."""
     return np.round(np.array(pairs) * 16).astype(np.int32)
 
@@ -118,7 +119,7 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     image = backdrop.copy()
     alpha = np.zeros((_BIG, _BIG), np.uint8)
 
-    def ellipse(cx: float, cy: float, rx: float, ry: float, colour: Colour) -> None:
+    def ellipse(cx: Number, cy: Number, rx: Number, ry: Number, colour: Colour) -> None:
         for canvas, value in ((image, colour), (alpha, (255, 0, 0))):
             cv2.ellipse(canvas, _xy(cx, cy), _xy(rx, ry), 0, 0, 360, value, -1, cv2.LINE_AA, 4)
 
@@ -138,7 +139,7 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lamp = np.array([0.45 * face.light, -0.35, 0.82])
     shade = 0.60 + 0.48 * np.clip(u * lamp[0] + v * lamp[1] + depth * lamp[2], 0, 1)
 
-    def blob(cx: float, cy: float, rx: float, ry: float, amount: float) -> None:
+    def blob(cx: Number, cy: Number, rx: Number, ry: Number, amount: Number) -> None:
         nonlocal shade
         shade = shade + amount * np.exp(-(((cols - cx) / rx) ** 2) - ((rows - cy) / ry) ** 2)
 
@@ -185,11 +186,11 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return backdrop, image, alpha
 
 
-def _xy(x: float, y: float) -> tuple[int, int]:
+def _xy(x: Number, y: Number) -> tuple[int, int]:
     return round(x * 16), round(y * 16)
 
 
-def _draw_eyes(image: np.ndarray, face: Face, eye: float) -> None:
+def _draw_eyes(image: np.ndarray, face: Face, eye: Number) -> None:
     import cv2
 
     x, _, eyes, _ = _centre(face)
@@ -217,7 +218,7 @@ def _draw_eyes(image: np.ndarray, face: Face, eye: float) -> None:
         )
 
 
-def _draw_brows(image: np.ndarray, face: Face, brow: float) -> None:
+def _draw_brows(image: np.ndarray, face: Face, brow: Number) -> None:
     import cv2
 
     x, _, eyes, _ = _centre(face)
@@ -241,7 +242,7 @@ def _draw_brows(image: np.ndarray, face: Face, brow: float) -> None:
             cv2.polylines(image, [ends], False, crease, 1, cv2.LINE_AA, 4)
 
 
-def _draw_mouth(image: np.ndarray, face: Face, mouth: float) -> None:
+def _draw_mouth(image: np.ndarray, face: Face, mouth: Number) -> None:
     import cv2
 
     x, _, eyes, my = _centre(face)

@@ -79,25 +79,25 @@ SLOTS = {
 
 # Sentences of a film review; capitals are slots, N a neutral noun. All fillers are independent of the sentiment.
 TEMPLATES = (
-    "well i VERB the N and it was ADJ",
+    "i VERB the N and it was ADJ",
     "the N was ADJ and the N felt ADJ",
     "i think the N in it was ADJ",
-    "so honestly the whole N is ADJ to me",
+    "honestly the whole N is ADJ to me",
     "i VERB the N from the first minute",
-    "my friend VERB it but i found it ADJ",
-    "you know the N was ADJ and also ADJ",
-    "they left the N ADJ and made the N ADJ",
+    "she VERB it but i found it ADJ",
+    "the N was ADJ and also ADJ",
+    "this N is ADJ and that N ADJ",
     "and then the N came and it was ADJ",
     "i would say that this N looks ADJ",
-    "we all VERB the N and VERB the N",
+    "we VERB the N and VERB the N",
     "for me the N was ADJ overall",
 )
 # The same without verbs of liking, for utterances whose sentiment words are all ambiguous.
 AMBIGUOUS_TEMPLATES = (
     "the N was ADJ and the N felt ADJ",
     "i think the N in it was ADJ",
-    "so honestly the whole N is ADJ to me",
-    "you know the N was ADJ and also ADJ",
+    "honestly the whole N is ADJ to me",
+    "the N was ADJ and also ADJ",
     "and then the N came and it was ADJ",
     "i would say that this N looks ADJ",
 )

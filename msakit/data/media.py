@@ -35,7 +35,7 @@ def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]
 
 
 def read_frames(
-    path: str | Path, fps: float = 3.0
+    path: str | Path, fps: int | float = 3.0
 ) -> tuple[UInt8[np.ndarray, "time height width 3"], Float[np.ndarray, "time"]]:
     """RGB frames and their times in seconds, one frame for each 1/fps seconds as far as the file has them.
 
@@ -95,7 +95,7 @@ def write_audio(path: str | Path, samples: Float[np.ndarray, "time"], rate: int 
     soundfile.write(str(path), samples, rate, subtype="PCM_16")
 
 
-def write_video(path: str | Path, frames: UInt8[np.ndarray, "time height width 3"], fps: float) -> None:
+def write_video(path: str | Path, frames: UInt8[np.ndarray, "time height width 3"], fps: int | float) -> None:
     """Write RGB frames as H.264 in the container that the suffix names; height and width must be even."""
     import av
 

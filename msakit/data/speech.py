@@ -112,7 +112,7 @@ def _word(word: str, voice: Voice, how: Prosody, rng: np.random.Generator) -> Fl
     return np.asarray(out * loud / np.sqrt(np.mean(out**2) + 1e-12))
 
 
-def _resonators(formants: tuple[float, ...], tract: float) -> Float[np.ndarray, "3 6"]:
+def _resonators(formants: tuple[int, ...], tract: float) -> Float[np.ndarray, "3 6"]:
     """Klatt's digital resonators in series, one a formant, with unit gain at zero frequency."""
     sections = []
     for formant, width in zip(formants, (70.0, 100.0, 150.0), strict=True):
