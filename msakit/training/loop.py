@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import convert_to_fp32, send_to_device
 from accelerate.utils import set_seed as seed_libraries
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -94,7 +94,8 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
             outputs = model(batch)
             if teacher is not None:
                 with torch.no_grad(), accelerator.autocast():
-                    outputs = outputs | {f"teacher_{key}": value for key, value in teacher(batch).items()}
+                    taught = convert_to_fp32(teacher(batch))
+                outputs = outputs | {f"teacher_{key}": value for key, value in taught.items()}
             value = loss(outputs, batch)
             accelerator.backward(value)
             if clip is not None:
@@ -165,11 +166,11 @@ def _validate(model: nn.Module, batches: Batches, loss: Loss, metrics: Mapping[s
     for batch in batches:
         batch = send_to_device(batch, accelerator.device)
         with accelerator.autocast():
-            outputs = model(batch)
+            outputs = convert_to_fp32(model(batch))
         values.append(float(loss(outputs, batch)))
         sizes.append(len(batch["label"]))
         if metrics:
-            predictions.append(outputs["prediction"].float().cpu())
+            predictions.append(outputs["prediction"].cpu())
             labels.append(batch["label"].cpu())
     if not values:
         raise ValueError("no validation batch: an epoch can only be chosen on a validation split that is not empty")

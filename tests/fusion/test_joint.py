@@ -51,6 +51,32 @@ def test_as_published_attention_over_one_token_is_linear():
     assert not torch.allclose(two(inputs)["prediction"], before, atol=1e-5)
 
 
+@torch.no_grad()
+def plain_head(net, image, text):
+    """The head for one sample, written out: tokens, one post-norm attention layer head by head, classifier."""
+    layer, weights = net.attention, net.attention.self_attn
+    tokens = [net.project["image"](image), net.project["text"](text)]
+    tokens = torch.cat(tokens)[None] if net.attention_over == "single" else torch.stack(tokens)
+    dim, heads = tokens.shape[1], weights.num_heads
+    q, k, v = (weights.in_proj_weight @ tokens.T + weights.in_proj_bias[:, None]).split(dim)
+    mixed = []
+    for rows in torch.arange(dim).chunk(heads):
+        attention = (q[rows].T @ k[rows] / len(rows) ** 0.5).softmax(-1)
+        mixed.append(attention @ v[rows].T)
+    x = layer.norm1(tokens + weights.out_proj(torch.cat(mixed, dim=1)))
+    x = layer.norm2(x + layer.linear2(layer.linear1(x).clamp(min=0)))
+    return net.classifier[4](net.classifier[1](x.flatten()).clamp(min=0))
+
+
+@pytest.mark.parametrize("attention_over", ["single", "modalities"])
+def test_equals_the_plain_method_sample_by_sample(attention_over):
+    net = model(attention_over=attention_over)
+    found = net.forward_features(batch())
+    pairs = zip(found["image_features"], found["text_features"], strict=True)
+    expected = [plain_head(net, image, text) for image, text in pairs]
+    torch.testing.assert_close(net(batch())["prediction"], torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
 def test_the_published_head_has_the_published_size():
     net = model(attention_over="single", feedforward=2048, size=32, hidden=128, heads=8, n_classes=2, single_logit=True)
     head = [*net.attention.parameters(), *net.classifier.parameters()]
@@ -73,6 +99,7 @@ def test_frozen_encoders_do_not_change_and_cached_features_give_the_same():
     net.train()
     assert not any(m.training for m in net.encoders.modules())
     assert net.classifier.training
+    assert not any(p.requires_grad for p in net.encoders.parameters())
     before = {name: value.clone() for name, value in net.encoders.state_dict().items()}
     head = net.classifier[1].weight.clone()
     trained = [p for p in net.parameters() if p.requires_grad]

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from msakit.training import losses
@@ -119,6 +121,50 @@ def test_clipping_and_schedules_by_hand():
     fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, scheduler=scheduler, scheduler_step="batch",
         epochs=2, clip=1.0)
     assert model.weight.item() == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+
+
+def test_training_and_validation_run_in_their_modes():
+    modes = []
+
+    class Watch(Line):
+        def forward(self, batch):
+            modes.append(self.training)
+            return super().forward(batch)
+
+    model = Watch()
+    train(model, epochs=2)
+    assert modes == [True, False] * 2
+    modes.clear()
+    train(model.train(), epochs=2, average=0.5, average_as="teacher")
+    assert modes == [True, False, False] * 2  # the model, its teacher, validation
+
+
+def test_half_precision_reaches_the_loss_as_single():
+    seen = set()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, batch):
+            return {"prediction": self.layer(batch["x"]).squeeze(-1)}
+
+    def loss(outputs, batch):
+        seen.update(value.dtype for value in outputs.values())
+        return losses.mse(outputs, batch)
+
+    batches = [rows([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0])]
+    AcceleratorState._reset_state(True)
+    try:
+        for settings in ({}, {"average": 0.5}, {"average": 0.5, "average_as": "teacher"}):
+            model = Net()
+            fit(model, batches, batches, loss=loss, optimizer=torch.optim.SGD(model.parameters(), 0.01), epochs=1,
+                accelerator=Accelerator(mixed_precision="bf16"), **settings)
+            assert predict(model, batches)["prediction"].dtype == np.float32
+    finally:
+        AcceleratorState._reset_state(True)
+    assert seen == {torch.float32}
 
 
 def test_predict_restores_the_order_and_the_mode():
