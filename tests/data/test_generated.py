@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, make
+from small_corpora import SMALL, make
 
 from msakit.data import CORPORA, open_corpus
 from msakit.data.corpus import load_corpus
