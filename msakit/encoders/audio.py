@@ -21,7 +21,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 from msakit.data.media import MediaError, read_audio
 from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, weights_digest
 
-Samples = Float[np.ndarray, " time"]
+Samples = Float[np.ndarray, " _sample"]  # clips differ in length: the axis is not bound
 
 
 class AudioEncoder:

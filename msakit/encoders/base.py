@@ -3,7 +3,7 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ class SegmentError(ValueError):
     """One segment cannot be encoded; the message is the reason that the feature store keeps beside it."""
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What `msakit.features.extract` asks of an encoder."""
 
@@ -48,7 +49,7 @@ def to_half(array: Float[np.ndarray, "..."]) -> Float16[np.ndarray, "..."]:
     return np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)
 
 
-def stack_layers(states: list[Float[Tensor, "time dim"]]) -> Float16[np.ndarray, "layer time dim"]:
+def stack_layers(states: list[Float[Tensor, "time _dim"]]) -> Float16[np.ndarray, "layer time dim"]:
     """The hidden states of one segment as one float16 array; a narrower layer (ResNet) is padded with zeros."""
     dim = max(state.shape[-1] for state in states)
     padded = [nn.functional.pad(state.float(), (0, dim - state.shape[-1])) for state in states]

@@ -71,8 +71,8 @@ class BagOfEmbeddings:
 
 
 class AcousticSet:
-    """Means over 0.1 s. Columns: MFCC 0-19 of 8 kHz bandwidth; pitch by YIN (octaves above 100 Hz, 60-500 Hz); RMS (dB);
-    spectral centroid (kHz); spectral flatness (0-1); zero-crossing rate (0-1)."""
+    """Means over 0.1 s. Columns: MFCC 0-19 (0-8 kHz); pitch by YIN (octaves above 100 Hz, 60-500 Hz); RMS (dB); spectral
+    centroid (kHz); spectral flatness (0-1); zero-crossing rate (0-1)."""
 
     modality = "audio"
     name = "acoustic-set"
@@ -93,7 +93,7 @@ class AcousticSet:
             "first_frame_seconds": 0.05,
         }
 
-    def prepare(self, row: dict[str, Any]) -> Float[np.ndarray, " time"]:
+    def prepare(self, row: dict[str, Any]) -> Float[np.ndarray, " sample"]:
         path = row.get("audio")
         if not isinstance(path, str | Path) or not str(path):
             raise SegmentError("no audio file is named")
@@ -105,10 +105,10 @@ class AcousticSet:
             raise SegmentError(f"the audio has {len(samples)} samples, fewer than {2 * self.window}")
         return np.asarray(samples, dtype=np.float32)
 
-    def size(self, prepared: Float[np.ndarray, " time"]) -> int:
+    def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
         return len(prepared) // 1600
 
-    def encode(self, batch: list[Float[np.ndarray, " time"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
+    def encode(self, batch: list[Float[np.ndarray, " sample"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
         return [to_half(self._frames(samples))[None] for samples in batch]
 
     def _frames(self, samples: Float[np.ndarray, " sample"]) -> Float[np.ndarray, "time 25"]:
@@ -116,9 +116,7 @@ class AcousticSet:
 
         magnitude = np.abs(librosa.stft(samples, n_fft=self.window, hop_length=self.hop))
         mel = librosa.feature.melspectrogram(S=magnitude**2, sr=self.rate, n_mels=64)
-        pitch = librosa.yin(
-            samples, fmin=60, fmax=500, sr=self.rate, frame_length=self.window, hop_length=self.hop
-        )
+        pitch = librosa.yin(samples, fmin=60, fmax=500, sr=self.rate, frame_length=self.window, hop_length=self.hop)
         rms = librosa.feature.rms(S=magnitude, frame_length=self.window)[0]
         columns = [
             *librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=20),
@@ -136,8 +134,8 @@ class AcousticSet:
 
 
 class VisualSet:
-    """HOG of the largest face at 48 px: 6 x 6 cells of 8 px, 9 orientations, normalised in blocks of 2 x 2 cells that do
-    not overlap (9 blocks x 36 = 324). A frame without a face is zeros."""
+    """HOG of the largest face at 48 px: 6 x 6 cells of 8 px, 9 orientations, normalised in blocks of 2 x 2 cells that
+    do not overlap (9 blocks x 36 = 324). A frame without a face is zeros."""
 
     modality = "vision"
     name = "visual-set"

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float16, Shaped
 
 from msakit.encoders.base import SegmentError, to_half
 
-Frames = Float[np.ndarray, "time dim"]
+Frames = Float[np.ndarray, "_time dim"]
 
 
 class Precomputed:

@@ -1,0 +1,184 @@
+"""What the pre-training recipes share: reading a pool, the optimisation loop, masking, and the atomic save."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from tqdm import trange
+from transformers import BertTokenizer
+
+log = logging.getLogger(__name__)
+
+Pools = dict[str, Path]
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What pretraining.json says; `before`: the held-out metric at initialisation, `after`: of the saved model."""
+
+    objective: str
+    metric: str
+    before: float
+    after: float
+    better: str  # "up" or "down"
+    steps: int
+    seed: int
+    seconds: float
+
+
+def pool_texts(pools: Pools) -> list[str]:
+    """Every text of every pool: texts.txt (one a line), and the text and caption columns of segments.csv."""
+    texts: list[str] = []
+    for folder in pools.values():
+        file = Path(folder) / "texts.txt"
+        if file.exists():
+            texts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        table = pool_table(folder)
+        for column in ("text", "caption"):
+            if column in table:
+                texts += [text for text in table[column].dropna().astype(str) if text.strip()]
+    if not texts:
+        raise ValueError(f"no texts in the pools {', '.join(str(folder) for folder in pools.values())}")
+    return texts
+
+
+def pool_table(folder: Path) -> pd.DataFrame:
+    """segments.csv of a pool; media columns become absolute paths."""
+    table = pd.read_csv(Path(folder) / "segments.csv", dtype=str)
+    for column in ("audio", "video", "image"):
+        if column in table:
+            table[column] = [str(Path(folder) / name) if isinstance(name, str) else None for name in table[column]]
+    return table
+
+
+def hold_out(count: int, seed: int, share: float = 0.1) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " held"]]:
+    """Row numbers to train on and to hold out, at least one of each."""
+    order = np.random.default_rng(seed).permutation(count)
+    held = max(1, round(share * count))
+    if count <= held:
+        raise ValueError(f"{count} examples are too few to pre-train on")
+    return order[held:], order[:held]
+
+
+def optimise(
+    model: nn.Module,
+    loss: Callable[[int], Float[Tensor, ""]],
+    steps: int,
+    *,
+    rate: float,
+    title: str,
+    warm_up: float = 0.1,
+    decay: float = 0.01,
+) -> None:
+    """AdamW with linear warm-up and cosine decay to zero; `loss(step)` draws its own batch. Gradients clipped at 1."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
+    first = max(1, round(warm_up * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda step: min(
+            (step + 1) / first, 0.5 * (1 + math.cos(math.pi * max(0, step - first) / (steps - first + 1)))
+        ),
+    )
+    model.train()
+    bar = trange(steps, desc=title, unit="step", mininterval=1.0)
+    for step in bar:
+        optimiser.zero_grad()
+        value = loss(step)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{value.item():.3f}")
+    model.eval()
+
+
+def draws(rows: Int[np.ndarray, " row"], batch: int, seed: int) -> Iterator[Int[np.ndarray, " batch"]]:
+    """Endless batches of row numbers, each pass over the rows in a new order."""
+    generator = np.random.default_rng(seed)
+    queue = np.empty(0, dtype=rows.dtype)
+    while True:
+        while len(queue) < batch:
+            queue = np.concatenate([queue, generator.permutation(rows)])
+        yield queue[:batch]
+        queue = queue[batch:]
+
+
+def word_pieces(texts: list[str], size: int, max_length: int) -> BertTokenizer:
+    """A lower-casing WordPiece tokenizer learnt on these texts."""
+    from tokenizers import BertWordPieceTokenizer
+
+    trainer = BertWordPieceTokenizer(lowercase=True)
+    trainer.train_from_iterator(texts, vocab_size=size, min_frequency=2, special_tokens=SPECIALS, show_progress=False)
+    # The trainer numbers pieces of equal count at random; sorted, the same texts always give the same ids.
+    learnt = SPECIALS + sorted(set(trainer.get_vocab()) - set(SPECIALS))
+    vocabulary = {piece: number for number, piece in enumerate(learnt)}
+    # transformers 5 takes the dict itself; a vocab_file would be ignored without a word.
+    return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=max_length)
+
+
+def pad(sequences: list[list[int]], value: int = 0) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    """Token ids padded on the right, and their attention mask."""
+    longest = max(len(sequence) for sequence in sequences)
+    ids = torch.tensor([sequence + [value] * (longest - len(sequence)) for sequence in sequences])
+    mask = torch.tensor([[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences])
+    return ids, mask
+
+
+def mask_tokens(
+    ids: Int[Tensor, "batch time"], tokenizer: BertTokenizer, generator: torch.Generator
+) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    """BERT's corruption: 15 % of the tokens, of these 80 % to [MASK], 10 % to a random one; labels -100 elsewhere."""
+    special = ids < len(SPECIALS)
+    chance = torch.rand(ids.shape, generator=generator).masked_fill(special, 1.0)
+    chosen = chance < 0.15
+    # A text in which nothing was drawn gives up its likeliest token, so that no batch is without a target.
+    chosen |= (chance == chance.min(dim=1, keepdim=True).values) & ~special
+    labels = ids.masked_fill(~chosen, -100)
+    kind = torch.rand(ids.shape, generator=generator)
+    random = torch.randint(len(SPECIALS), len(tokenizer), ids.shape, generator=generator)
+    corrupted = torch.where(chosen & (kind < 0.8), torch.full_like(ids, int(tokenizer.mask_token_id)), ids)
+    return torch.where(chosen & (kind >= 0.9), random, corrupted), labels
+
+
+def save(out: Path, write: Callable[[Path], None], record: Pretraining, **extra: Any) -> None:
+    """`write` fills a folder beside `out`, which takes its place by one rename once whole."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    write(partial)
+    values = asdict(record)
+    held_out = {key: values.pop(key) for key in ("metric", "before", "after", "better")}
+    content = {**values, "held_out": held_out, **extra}
+    (partial / "pretraining.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if out.exists():  # a folder of an older run, or one without pretraining.json
+        shutil.rmtree(out)
+    os.replace(partial, out)
+    log.info("%s: %s %.4g -> %.4g in %.1f s", out.name, record.metric, record.before, record.after, record.seconds)
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __call__(self) -> float:
+        return round(time.perf_counter() - self.start, 2)

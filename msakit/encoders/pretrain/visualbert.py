@@ -1,0 +1,135 @@
+"""Mini VisualBERT (Li et al. 2019): masked language modelling with the image in view, and sentence-image matching.
+
+3 layers of 64. The image enters as the grid of the mini ResNet's third stage (4 x 4 cells of 64 channels; Jiang et al.
+2020 showed grids to serve as well as the paper's detected regions). Half of the captions are swapped for another
+picture's; they carry no masked tokens, as the picture cannot help there. The ResNet is copied into `resnet/` of the
+folder, so that the model brings its own eyes: `load_eyes(folder)` and `grid_features(...)`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, ResNetModel, VisualBertConfig, VisualBertForPreTraining
+
+from msakit.encoders.base import load_weights
+from msakit.encoders.pretrain.clip import process
+from msakit.encoders.pretrain.common import (
+    Pools,
+    Pretraining,
+    Stopwatch,
+    draws,
+    hold_out,
+    mask_tokens,
+    optimise,
+    pad,
+    pool_table,
+    pool_texts,
+    save,
+    word_pieces,
+)
+
+STAGE = 3  # hidden state of the ResNet: the embedder, then four stages
+MAX_LENGTH = 64
+
+
+def load_eyes(folder: Path | str) -> tuple[nn.Module, Any]:
+    """The ResNet of a mini VisualBERT and its image processor."""
+    path = Path(folder) / "resnet"
+    return load_weights(ResNetModel, path, "float32"), AutoImageProcessor.from_pretrained(path, backend="pil")
+
+
+@torch.no_grad()
+def grid_features(
+    resnet: nn.Module, pixels: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, "image cell channel"]:
+    """What VisualBERT takes as `visual_embeds`: the cells of one stage, row by row."""
+    parts = []
+    for part in pixels.split(128):
+        state = resnet(pixel_values=part, output_hidden_states=True).hidden_states[STAGE]
+        parts.append(state.flatten(2).transpose(1, 2))
+    return torch.cat(parts)
+
+
+def train(
+    out: Path,
+    *,
+    pools: Pools,
+    resnet: Path,
+    seed: int = 0,
+    steps: int = 350,
+    batch: int = 64,
+    vocabulary: int = 2000,
+) -> None:
+    """`resnet`: folder of the mini ResNet. Held-out metric: loss of both tasks together, in nats."""
+    watch = Stopwatch()
+    torch.manual_seed(seed)
+    tokenizer = word_pieces(pool_texts(pools), vocabulary, MAX_LENGTH)
+    eyes = load_weights(ResNetModel, resnet, "float32")
+    processor = AutoImageProcessor.from_pretrained(resnet, backend="pil")
+    table = pool_table(pools["posts"]).dropna(subset=["image", "caption"])
+    cells = grid_features(eyes, process(table["image"], processor))
+    captions = table["caption"].tolist()
+    ids = tokenizer(captions, truncation=True, max_length=MAX_LENGTH)["input_ids"]
+    model = VisualBertForPreTraining(
+        VisualBertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=256,
+            max_position_embeddings=MAX_LENGTH,
+            visual_embedding_dim=int(cells.shape[-1]),
+        )
+    )
+    seen, held = hold_out(len(ids), seed)
+    rows = draws(seen, batch, seed)
+
+    def both(chosen: Int[np.ndarray, " batch"], draw: np.random.Generator, masks: torch.Generator) -> Float[Tensor, ""]:
+        swapped = draw.random(len(chosen)) < 0.5
+        texts = np.where(swapped, draw.choice(seen, len(chosen)), chosen)
+        swapped = np.array([captions[a] != captions[b] for a, b in zip(texts, chosen, strict=True)])
+        padded, mask = pad([ids[row] for row in texts])
+        corrupted, labels = mask_tokens(padded, tokenizer, masks)
+        wrong = torch.from_numpy(swapped)
+        corrupted = torch.where(wrong[:, None], padded, corrupted)
+        labels = labels.masked_fill(wrong[:, None], -100)
+        seen_cells = cells[chosen]
+        # The model adds labels of the cells to those of the words; cells have none.
+        nothing = torch.full(seen_cells.shape[:2], -100)
+        output = model(
+            input_ids=corrupted,
+            attention_mask=mask,
+            visual_embeds=seen_cells,
+            visual_attention_mask=torch.ones(seen_cells.shape[:2]),
+            visual_token_type_ids=torch.ones(seen_cells.shape[:2], dtype=torch.long),
+            labels=torch.cat([labels, nothing], dim=1),
+            sentence_image_labels=wrong.long(),  # 0: the sentence belongs to the image, as in BERT's next sentence
+        )
+        return output.loss
+
+    draw, masks = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def held_loss() -> float:
+        model.eval()
+        fixed, fixed_masks = np.random.default_rng(seed + 1), torch.Generator().manual_seed(seed + 1)
+        parts = np.array_split(held, max(1, len(held) // 64))
+        return float(np.mean([float(both(part, fixed, fixed_masks)) for part in parts]))
+
+    before = held_loss()
+    optimise(model, lambda step: both(next(rows), draw, masks), steps, rate=1e-3, title="pre-train visualbert")
+    after = held_loss()
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        eyes.save_pretrained(folder / "resnet")
+        processor.save_pretrained(folder / "resnet")
+
+    objective = "masked LM with image + sentence-image matching"
+    record = Pretraining(objective, "loss", before, after, "down", steps, seed, watch())
+    save(out, write, record, grid_stage=STAGE)

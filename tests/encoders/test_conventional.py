@@ -1,0 +1,79 @@
+"""Documented dimensions, known sounds and pictures, and what came with a corpus."""
+
+import numpy as np
+import pytest
+
+from msakit.data.media import write_audio
+from msakit.encoders.base import SegmentError
+from msakit.encoders.conventional import AcousticSet, BagOfEmbeddings, VisualSet, words_of
+from msakit.encoders.precomputed import Precomputed
+from msakit.encoders.vision import Pictures
+
+
+def test_words():
+    assert words_of("It's GREAT, isn't it?") == ["it's", "great", ",", "isn't", "it", "?"]
+
+
+def test_bag_gives_a_vector_a_word_and_zeros_for_unknown():
+    bag = BagOfEmbeddings(["good", "film"], np.array([[1.0, 2, 3], [4, 5, 6]]))
+    (features,) = bag.encode([bag.prepare({"text": "Good, film"})])
+    np.testing.assert_array_equal(features, [[[1, 2, 3], [0, 0, 0], [4, 5, 6]]])
+    with pytest.raises(SegmentError):
+        bag.prepare({"text": " "})
+
+
+def test_trained_vectors_know_their_neighbours(trained):
+    bag = BagOfEmbeddings.from_pretrained(trained["word-vectors"])
+    assert bag.n_layers == 1
+    assert len(bag.vectors) == len(bag.index) + 1
+    assert {"film", "great"} <= set(bag.index)
+
+
+def test_acoustic_set_hears_pitch_and_energy(tmp_path):
+    time = np.arange(16000) / 16000
+    for name, pitch, loud in [("low", 110, 0.05), ("high", 220, 0.5)]:
+        sound = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 6)) * loud / 3
+        write_audio(tmp_path / f"{name}.wav", sound.astype(np.float32), 16000)
+    encoder = AcousticSet()
+    items = [encoder.prepare({"audio": str(tmp_path / f"{name}.wav")}) for name in ("low", "high")]
+    low, high = (features[0, 2:8].astype(float).mean(axis=0) for features in encoder.encode(items))
+    assert encoder.encode(items)[0].shape == (1, 11, 25)
+    names = encoder.config()["columns"]
+    assert len(names) == encoder.dim
+    pitch, energy = names.index("pitch"), names.index("energy")
+    assert low[pitch] == pytest.approx(np.log2(1.1), abs=0.02)
+    assert high[pitch] == pytest.approx(np.log2(2.2), abs=0.02)
+    assert high[energy] - low[energy] == pytest.approx(20, abs=1)
+
+
+def test_visual_set_sees_orientation_and_leaves_missing_faces_zero():
+    stripes = np.tile(np.repeat([0.0, 255.0], 4), 6)
+    upright = np.broadcast_to(stripes, (48, 48))
+    pixels = np.stack([upright, upright.T])[:, None].astype(np.float32)
+    encoder = VisualSet()
+    (features,) = encoder.encode([Pictures(pixels, np.array([True, False, True]))])
+    assert features.shape == (1, 3, encoder.dim) == (1, 3, 324)
+    assert not features[0, 1].any()
+    bins = features[0].astype(float).reshape(3, -1, 9).sum(axis=1)
+    assert bins[0].argmax() != bins[2].argmax()
+
+
+def test_precomputed_cuts_padding_and_heals_infinities(tmp_path):
+    audio = np.zeros((2, 5, 3), dtype=np.float32)
+    audio[0, 2:4] = 1
+    audio[0, 3, 0] = -np.inf
+    np.savez(tmp_path / "features.npz", segment_id=np.array(["a", "b"]), audio=audio, glove=np.ones((2, 4)))
+    encoder = Precomputed.from_pretrained(tmp_path, array="audio")
+    items = [encoder.prepare({"segment_id": segment}) for segment in "ab"]
+    first, second = encoder.encode(items)
+    np.testing.assert_array_equal(first, [[[1, 1, 1], [0, 1, 1]]])
+    np.testing.assert_array_equal(second, np.zeros((1, 1, 3)))
+    assert encoder.config()["not_finite"] == 1
+    with pytest.raises(SegmentError, match="no row"):
+        encoder.prepare({"segment_id": "c"})
+    with pytest.raises(ValueError, match="modality"):
+        Precomputed.from_pretrained(tmp_path, array="glove")
+    flat = Precomputed.from_pretrained(tmp_path, array="glove", modality="text")
+    assert flat.encode([flat.prepare({"segment_id": "a"})])[0].shape == (1, 1, 4)
+    with pytest.raises(ValueError, match="facet"):
+        Precomputed.from_pretrained(tmp_path, array="facet")

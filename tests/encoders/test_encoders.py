@@ -1,0 +1,247 @@
+"""A batch gives what each segment gives alone; hidden states are counted; faces that are missing are zeros."""
+
+import numpy as np
+import pytest
+import torch
+from encoder_pools import tone
+from transformers import (
+    AutoFeatureExtractor,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from msakit.data.media import write_audio, write_video
+from msakit.encoders import ENCODERS, load_encoder
+from msakit.encoders.audio import AudioEncoder
+from msakit.encoders.base import SegmentError, to_half, weights_digest
+from msakit.encoders.text import TextEncoder
+from msakit.encoders.vision import Pictures, VisionEncoder
+
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+
+
+def alone(encoder, items):
+    return [encoder.encode([item])[0] for item in items]
+
+
+def assert_same(batch, single, tolerance):
+    assert len(batch) == len(single) > 0
+    for a, b in zip(batch, single, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype == np.float16
+        np.testing.assert_allclose(a.astype(np.float32), b.astype(np.float32), atol=tolerance, rtol=tolerance)
+
+
+def clips(seed=0, lengths=(4000, 7321, 4000, 16000)):
+    generator = np.random.default_rng(seed)
+    return [(0.1 * generator.normal(size=length)).astype(np.float32) for length in lengths]
+
+
+# -- text
+
+
+def test_text_batch_equals_single(trained):
+    encoder = TextEncoder.from_pretrained(trained["bert"])
+    texts = ["great film", "the plot was really awful, a great speech and a dull scene", "dull"]
+    items = [encoder.prepare({"text": text}) for text in texts]
+    assert_same(encoder.encode(items), alone(encoder, items), 2e-3)
+
+
+def test_text_gives_all_hidden_states_of_all_tokens(trained):
+    encoder = TextEncoder.from_pretrained(trained["bert"])
+    ids = encoder.prepare({"text": "the film was great"})
+    (features,) = encoder.encode([ids])
+    assert (encoder.n_layers, encoder.dim, encoder.frame_rate) == (5, 64, None)
+    assert features.shape == (5, len(ids), 64)
+    assert len(ids) == 6
+    expected = encoder.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    for layer, state in enumerate(expected):
+        np.testing.assert_allclose(features[layer], state[0].numpy(), atol=2e-3, rtol=2e-3)
+
+
+def test_text_of_clip_is_its_text_tower(trained):
+    encoder = TextEncoder.from_pretrained(trained["clip"])
+    items = [encoder.prepare({"text": text}) for text in ("a red square", "a bar")]
+    assert encoder.n_layers == 4
+    assert_same(encoder.encode(items), alone(encoder, items), 2e-3)
+
+
+@pytest.mark.parametrize("text", ["", "  ", None, float("nan")])
+def test_empty_text_is_a_segment_error(trained, text):
+    with pytest.raises(SegmentError, match="empty"):
+        TextEncoder.from_pretrained(trained["bert"]).prepare({"text": text})
+
+
+def test_long_text_is_cut_to_the_positions_of_the_model(trained):
+    encoder = TextEncoder.from_pretrained(trained["bert"])
+    ids = encoder.prepare({"text": "film " * 500})
+    assert len(ids) == 64
+    assert encoder.encode([ids])[0].shape == (5, 64, 64)
+
+
+# -- audio
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+@pytest.mark.parametrize("family", ["wavlm", "hubert"])
+def test_audio_batch_equals_single(norm, family):
+    torch.manual_seed(0)
+    config, model = (WavLMConfig, WavLMModel) if family == "wavlm" else (HubertConfig, HubertModel)
+    settings = config(**TINY, feat_extract_norm=norm, do_stable_layer_norm=norm == "layer")
+    encoder = AudioEncoder(model(settings), Wav2Vec2FeatureExtractor(), family, every=2)
+    items = clips()
+    batch = encoder.encode(items)
+    assert_same(batch, alone(encoder, items), 2e-3)
+    assert [features.shape for features in batch] == [(3, 6, 16), (3, 11, 16), (3, 6, 16), (3, 25, 16)]
+
+
+def test_audio_keeps_every_nth_frame(trained):
+    (clip,) = clips(lengths=(16000,))
+    whole = AudioEncoder.from_pretrained(trained["wavlm"], every=1)
+    tenth = AudioEncoder.from_pretrained(trained["wavlm"], every=10)
+    np.testing.assert_array_equal(whole.encode([clip])[0][:, ::10], tenth.encode([clip])[0])
+    assert (whole.frame_rate, tenth.frame_rate, tenth.field, tenth.n_layers) == (50.0, 5.0, 400, 5)
+    assert whole.config() != tenth.config()
+
+
+def test_audio_normalises_as_the_checkpoint_says(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(0.5, 120, np.random.default_rng(0)), 16000)
+    model = WavLMModel(WavLMConfig(**TINY, feat_extract_norm="layer"))
+    loud = AudioEncoder(model, Wav2Vec2FeatureExtractor(do_normalize=True), "x").prepare({"audio": tmp_path / "a.wav"})
+    raw = AudioEncoder(model, Wav2Vec2FeatureExtractor(do_normalize=False), "x").prepare({"audio": tmp_path / "a.wav"})
+    assert abs(float(loud.std()) - 1) < 1e-3
+    assert float(raw.std()) < 0.5
+
+
+def test_bad_audio_is_a_segment_error(trained, tmp_path):
+    encoder = AudioEncoder.from_pretrained(trained["wavlm"])
+    write_audio(tmp_path / "short.wav", np.zeros(399, dtype=np.float32), 16000)
+    (tmp_path / "torn.wav").write_bytes(b"RIFF")
+    for path, reason in [("short.wav", "399 samples"), ("torn.wav", "torn.wav"), ("none.wav", "none.wav")]:
+        with pytest.raises(SegmentError, match=reason):
+            encoder.prepare({"audio": str(tmp_path / path)})
+    with pytest.raises(SegmentError, match="no audio"):
+        encoder.prepare({"audio": None})
+
+
+# -- vision
+
+
+def random_pictures(found, seed=0):
+    generator = np.random.default_rng(seed)
+    pixels = generator.normal(size=(sum(found), 3, 64, 64)).astype(np.float32)
+    return Pictures(pixels, np.array(found))
+
+
+@pytest.mark.parametrize(("name", "layers", "dim"), [("clip", 5, 64), ("resnet", 5, 128)])
+def test_vision_batch_equals_single_and_no_face_is_zeros(trained, name, layers, dim):
+    encoder = VisionEncoder.from_pretrained(trained[name], batch=2)
+    items = [
+        random_pictures([True, False, True], 1),
+        random_pictures([False, False], 2),
+        random_pictures([True, True, True, True], 3),
+    ]
+    batch = encoder.encode(items)
+    assert_same(batch, alone(encoder, items), 4e-3)
+    assert (encoder.n_layers, encoder.dim) == (layers, dim)
+    assert [features.shape for features in batch] == [(layers, 3, dim), (layers, 2, dim), (layers, 4, dim)]
+    assert [encoder.blank_frames(item) for item in items] == [1, 2, 0]
+    assert not batch[0][:, 1].any()
+    assert batch[0][:, 0].any(axis=-1).all()
+    assert not batch[1].any()
+
+
+def test_vision_takes_the_class_token_or_the_mean(trained):
+    pictures = random_pictures([True])
+    clip, resnet = VisionEncoder.from_pretrained(trained["clip"]), VisionEncoder.from_pretrained(trained["resnet"])
+    with torch.inference_mode():
+        pixels = torch.from_numpy(pictures.pixels)
+        states = clip.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        maps = resnet.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(clip.encode([pictures])[0][4, 0], states[4][0, 0], atol=2e-3, rtol=2e-3)
+    features = resnet.encode([pictures])[0]
+    np.testing.assert_allclose(features[1, 0, :16], maps[1][0].mean((1, 2)), atol=2e-3, rtol=2e-3)
+    assert not features[1, 0, 16:].any()  # narrower stages are padded with zeros
+    assert (clip.config()["position"], resnet.config()["position"]) == ("[CLS]", "mean")
+
+
+def test_video_without_a_face_and_image_rows(trained, tmp_path):
+    frames = np.full((6, 64, 64, 3), 90, dtype=np.uint8)
+    write_video(tmp_path / "grey.mp4", frames, 6.0)
+    encoder = VisionEncoder.from_pretrained(trained["clip"], fps=3)
+    item = encoder.prepare({"video": str(tmp_path / "grey.mp4")})
+    assert encoder.size(item) == encoder.blank_frames(item) == 3
+    assert not encoder.encode([item])[0].any()
+    whole = VisionEncoder.from_pretrained(trained["clip"], fps=3, faces=False)
+    assert whole.blank_frames(whole.prepare({"video": str(tmp_path / "grey.mp4")})) == 0
+    from PIL import Image
+
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.png")
+    picture = encoder.prepare({"image": str(tmp_path / "red.png"), "video": None})
+    assert encoder.encode([picture])[0].shape == (5, 1, 64)
+    with pytest.raises(SegmentError, match="neither"):
+        encoder.prepare({"image": None})
+
+
+# -- the door
+
+
+def test_all_encoders_open_by_name(trained, tmp_path):
+    np.savez(tmp_path / "features.npz", segment_id=np.array(["a"]), audio=np.ones((1, 2), dtype=np.float32))
+    specs = {
+        "text": {"path": trained["bert"]},
+        "audio": {"path": trained["wavlm"], "every": 5},
+        "vision": {"path": trained["clip"]},
+        "bag-of-embeddings": {"path": trained["word-vectors"]},
+        "acoustic-set": {},
+        "visual-set": {"fps": 2.0},
+        "precomputed": {"path": tmp_path, "array": "audio"},
+    }
+    assert set(specs) == set(ENCODERS)
+    assert len(specs) == 7
+    import json
+
+    for kind, options in specs.items():
+        encoder = load_encoder({"kind": kind, **options})
+        assert json.loads(json.dumps(encoder.config())) == encoder.config()
+        assert str(tmp_path) not in json.dumps(encoder.config())  # a moved folder keeps its features
+        assert encoder.modality in ("text", "audio", "vision")
+        assert encoder.name
+        assert encoder.dim > 0
+    assert load_encoder(f"audio:{trained['wavlm']}").every == 10
+    assert load_encoder("acoustic-set").dim == 25
+
+
+def test_unknown_encoder_lists_the_choices():
+    with pytest.raises(ValueError, match=r"choose one of text, audio, .*Did you mean 'vision'"):
+        load_encoder("vison:x")
+    with pytest.raises(ValueError, match="needs a 'kind'"):
+        load_encoder({"path": "x"})
+
+
+def test_digest_sees_one_weight(trained):
+    encoder = TextEncoder.from_pretrained(trained["bert"])
+    before = weights_digest(encoder.model)
+    next(encoder.model.parameters()).data[0, 0] += 1e-3
+    assert weights_digest(encoder.model) != before
+
+
+def test_half_precision_is_clipped():
+    values = to_half(np.array([1e6, -1e6, 1.0, np.inf, np.nan], dtype=np.float32))
+    np.testing.assert_array_equal(values[:4], [65504, -65504, 1, 65504])
+    assert np.isnan(values[4])
+
+
+def test_saved_extractor_opens(trained):
+    assert AutoFeatureExtractor.from_pretrained(trained["wavlm"]).sampling_rate == 16000
