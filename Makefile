@@ -7,11 +7,14 @@ BIN := .venv/bin
 # One thread a process: Snakemake fills the cores with jobs, and more threads only get in each other's way.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
+# In a log, a progress bar is a line: one every two seconds is enough.
+export TQDM_MININTERVAL ?= 2
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 SNAKEMAKE = $(BIN)/python -m snakemake --snakefile workflow/Snakefile --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help env minilm reproduce cmu-mosi test lint check-results walkthroughs lab bench ci clean
+.PHONY: help env minilm reproduce cmu-mosi strip test lint check-results walkthroughs lab bench ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,20 +41,22 @@ reproduce: .venv/ready  ## regenerate every table and figure of the mini profile
 cmu-mosi: .venv/minilm  ## the real-data lane: make cmu-mosi DATA=folder in the interchange format
 	$(SNAKEMAKE) --configfile workflow/profiles/cmu-mosi.yaml --config data="$(DATA)"
 
+strip: .venv/ready  ## clear the outputs of the experiment and report notebooks, as they are stored
+	$(BIN)/python -m nbconvert --clear-output --inplace notebooks/experiments/*.ipynb notebooks/reports/*.ipynb
+
 test: .venv/ready  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: .venv/ready  ## ruff (notebooks too), types, and stripped experiment notebooks
+lint: .venv/ready  ## ruff (notebooks too) and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m msakit.cli check-notebooks notebooks
 
 check-results: .venv/ready  ## rebuild every committed table from its recorded runs, byte for byte
-	$(BIN)/python -m msakit.cli check-results results/*/
+	$(BIN)/python -m msakit.cli check-results
 
 walkthroughs: .venv/ready  ## execute the walkthroughs again, keeping their outputs
-	$(SNAKEMAKE) --configfile workflow/profiles/mini.yaml --until walkthroughs -- walkthroughs
+	$(BIN)/python -m msakit.cli walkthrough notebooks/walkthroughs/*.ipynb
 
 lab: .venv/ready  ## open JupyterLab on the first walkthrough
 	$(BIN)/python -m jupyterlab notebooks/walkthroughs/01_hear_see_read.ipynb

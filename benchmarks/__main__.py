@@ -24,7 +24,9 @@ def main(wanted: list[str]) -> int:
             write_atomically(FOLDER / f"{result.name}.json", (json.dumps(result.as_dict(), indent=1) + "\n").encode())
             verdict = "met" if result.met else "MISSED"
             bound = "at most" if result.direction == "down" else "at least"
-            print(f"{result.name}: {result.ratio:.3f} of {result.reference} (target {bound} {result.target:g}, {verdict})")
+            print(
+                f"{result.name}: {result.ratio:.3f} of {result.reference} (target {bound} {result.target:g}, {verdict})"
+            )
             missed += not result.met
     return 1 if missed else 0
 

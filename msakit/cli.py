@@ -47,9 +47,13 @@ def pretrain(
     cache: Annotated[Path, typer.Argument(help="folder that holds the generated corpora")],
 ) -> None:
     """Pre-train one mini encoder on the unlabelled pool."""
+    from msakit.data import open_corpus
+    from msakit.encoders.pretrain import NEEDS
     from msakit.encoders.pretrain import pretrain as train
 
-    train(name, encoders, cache)
+    pools = {pool: open_corpus(f"mini-pool-{pool}", cache).folder for pool in ("mosi", "posts")}
+    teacher = {NEEDS[name]: encoders / NEEDS[name]} if name in NEEDS else {}
+    train(name, encoders / name, pools=pools, **teacher)
 
 
 @app.command()
@@ -88,12 +92,31 @@ def publish(
 
 
 @app.command("check-results")
-def check_results(results: Annotated[list[Path], typer.Argument(help="results folders, each of one profile")]) -> None:
+def check_results(
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
+    ] = None,
+) -> None:
     """Rebuild every table from the recorded runs and compare it, byte for byte, with the one that is there."""
     from msakit.reporting.rebuild import check
 
-    for folder in results:
+    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
+    if not folders:
+        raise ValueError("there is no results/*/manifest.json to check: run `make reproduce` first")
+    for folder in folders:
         typer.echo(f"{folder}: {check(folder)}")
+
+
+@app.command()
+def walkthrough(
+    notebooks: Annotated[list[Path], typer.Argument(help="walkthroughs to execute in place, outputs kept")],
+) -> None:
+    """Execute walkthroughs and keep their outputs in them."""
+    from msakit import notebook
+
+    for path in notebooks:
+        notebook.refresh(path)
+        typer.echo(f"{path}: executed")
 
 
 def main() -> None:

@@ -217,3 +217,29 @@ def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool |
         stderr_file=sys.stderr,
         request_save_on_cell_execute=True,
     )
+
+
+def refresh(walkthrough: Path) -> None:
+    """Execute a walkthrough with its own parameters and store it with its outputs, as a whole or not at all.
+
+    Times, machine-dependent metadata and progress bars are not stored: they would change the file at every execution.
+
+    Raises:
+        ParameterError: there is no such notebook, or its parameters cell is not in order.
+        nbclient.exceptions.CellExecutionError: a cell failed; the stored notebook stays as it was.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    from msakit.records import write_atomically
+
+    template_declarations(walkthrough)
+    notebook = nbformat.read(walkthrough, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(project_root())}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    notebook.metadata.language_info = {"name": "python"}
+    write_atomically(walkthrough, (nbformat.writes(notebook) + "\n").encode())

@@ -73,7 +73,12 @@ def test_pip_install_brings_the_package_with_its_settings(tmp_path: Path):
     assert installed == {f"msakit/papers/{paper}.yaml" for paper in ("ando2022", "toledo2022", "kim2022")}
     code = "import msakit, msakit.cli; print(msakit.__file__)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONPATH": str(target)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(target)},
     )
     assert done.stdout.startswith(str(target))
 

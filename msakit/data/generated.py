@@ -38,3 +38,8 @@ def checked_sizes(sizes: dict[str, int] | None, default: dict[str, int]) -> dict
     if wrong or not chosen:
         raise ValueError(f"sizes {dict(chosen)}: give one or more of {', '.join(default)}, each 1 or more")
     return dict(chosen)
+
+
+def write_documents(path: Path, documents: list[list[str]]) -> None:
+    """Texts for pre-training in the usual form: one sentence a line, a blank line after each document."""
+    path.write_text("".join("".join(f"{line}\n" for line in lines) + "\n" for lines in documents), encoding="utf-8")

@@ -70,16 +70,21 @@ def sample_meme(rng: np.random.Generator) -> Meme:
     """Draw polarities, label, words and the picture's content."""
     a, b = int(rng.integers(2)), int(rng.integers(2))
     y = int(a != b) ^ int(rng.random() < FLIP)
-    words = tuple(a ^ int(rng.random() < WORD_NOISE) for _ in range(2))
+    text, words = sample_line(rng, a)
     views = tuple(b ^ int(rng.random() < noise) for noise in VIEW_NOISE)
+    seen = [str(rng.choice(values[p])) for values, p in zip((WEATHER, LIGHT, EXPRESSION), views, strict=True)]
+    return Meme(y, a, b, text, words, views, sample_scene(rng, *seen))
+
+
+def sample_line(rng: np.random.Generator, polarity: int) -> tuple[str, tuple[int, ...]]:
+    """A line of the given polarity, and the polarity of each of its two words."""
+    words = tuple(polarity ^ int(rng.random() < WORD_NOISE) for _ in range(2))
     filling = {
         "F": str(rng.choice(FEELINGS[words[0]])),
         "A": str(rng.choice(ADJECTIVES[words[1]])),
         "S": str(rng.choice(SUBJECTS)),
-    }  # fmt: skip
-    text = " ".join(filling.get(token, token) for token in str(rng.choice(TEMPLATES)).split())
-    seen = [str(rng.choice(values[p])) for values, p in zip((WEATHER, LIGHT, EXPRESSION), views, strict=True)]
-    return Meme(y, a, b, text, words, views, sample_scene(rng, *seen))
+    }
+    return " ".join(filling.get(token, token) for token in str(rng.choice(TEMPLATES)).split()), words
 
 
 def posterior(meme: Meme) -> dict[str, Float[np.ndarray, "2"]]:

@@ -2,20 +2,23 @@
 
 Drawn from `mosi_model` like mini-mosi, but under its own seed keys, so that no speaker, sound or frame is shared. The
 label cells are empty, and nothing else tells the sentiment: no kind, no posterior. `texts.txt` holds further
-transcripts, one a line. Sizes: "pool" counts rendered segments, "texts" counts lines.
+transcripts as documents: two sentences a document, one a line, said in one mood (one sentiment, each with a kind of
+its own), a blank line after each document. Sizes: "pool" counts rendered segments, "texts" counts sentences.
 """
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from msakit.data.generated import checked_sizes, write_description, write_table
+from msakit.data.generated import checked_sizes, write_description, write_documents, write_table
 from msakit.data.mini_mosi import TASK, render, row
-from msakit.data.mosi_model import sample_segments
+from msakit.data.mosi_model import GRID, KIND_SHARE, PRIOR, sample_segments, sample_words
 
 NAME = "mini-pool-mosi"
 SIZES = {"pool": 320, "texts": 6000}
+_TEXT_CODE = 7
 DESCRIPTION = (
     "Unlabelled generated monologues for pre-training: the model of mini-mosi, other speakers. Not recordings."
 )
@@ -33,6 +36,13 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
         words += timings
     write_table(folder / "segments.csv", rows)
     write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
-    further = sample_segments("texts", chosen.get("texts", 1), seed, corpus="pm", corpus_code=4)
-    (folder / "texts.txt").write_text("".join(" ".join(s.words) + "\n" for s in further), encoding="utf-8")
+    documents = [_document(seed, number) for number in range(chosen.get("texts", 2) // 2)]
+    write_documents(folder / "texts.txt", documents)
     write_description(folder, NAME, TASK, DESCRIPTION, seed)
+
+
+def _document(seed: int, number: int) -> list[str]:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TEXT_CODE, number)))
+    place = int(rng.choice(len(GRID), p=PRIOR))
+    kinds = rng.choice(list(KIND_SHARE), p=list(KIND_SHARE.values()), size=2)
+    return [" ".join(sample_words(rng, place, str(kind))[0]) for kind in kinds]

@@ -3,8 +3,9 @@
 Scenes take weather, light and expression from the models of mini-posts and mini-memes (in turn) under their own seed
 keys, so that what goes together there goes together here; face frames are of speakers in no other corpus. Captions
 name what is visible (object, weather, light, expression; for faces hair, brows, eyes, mouth) and say nothing of
-sentiment, and the label cells are empty. `object` is the main object, "face" for faces. `texts.txt` holds texts of
-posts and memes in turn, one a line. Sizes: "scenes", "faces" and "texts".
+sentiment, and the label cells are empty. `object` is the main object, "face" for faces. `texts.txt` holds documents of
+two sentences, one a line, a blank line after each: two posts of one mood or two meme lines of one polarity, in turn.
+Sizes: "scenes", "faces" and "texts" (sentences).
 """
 
 from pathlib import Path
@@ -15,9 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from msakit.data.face_drawing import Face, draw_face, sample_face
-from msakit.data.generated import checked_sizes, write_description, write_table
-from msakit.data.mini_memes import sample_memes
-from msakit.data.mini_posts import TASK, sample_posts
+from msakit.data.generated import checked_sizes, write_description, write_documents, write_table
+from msakit.data.mini_memes import sample_line, sample_memes
+from msakit.data.mini_posts import TASK, TEXT_PRIOR, sample_posts, sample_text
 from msakit.data.scenes import Scene, caption, draw_scene
 
 NAME = "mini-pool-posts"
@@ -56,7 +57,7 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     if not rows:
         raise ValueError(f"sizes {chosen}: ask for scenes or faces, a pool needs pictures")
     write_table(folder / "segments.csv", rows)
-    (folder / "texts.txt").write_text("".join(f"{t}\n" for t in _texts(chosen.get("texts", 1), seed)), encoding="utf-8")
+    write_documents(folder / "texts.txt", _documents(chosen.get("texts", 2) // 2, seed))
     write_description(folder, NAME, TASK, DESCRIPTION, seed)
 
 
@@ -66,10 +67,18 @@ def _scenes(count: int, seed: int) -> list[Scene]:
     return _in_turn([p.scene for p in posts], [m.scene for m in memes])
 
 
-def _texts(count: int, seed: int) -> list[str]:
-    posts = sample_posts("texts", (count + 1) // 2, seed, code=_CODE)
-    memes = sample_memes("texts", count // 2, seed, code=_CODE + 1)
-    return _in_turn([p.text for p in posts], [m.text for m in memes])
+def _documents(count: int, seed: int) -> list[list[str]]:
+    """Two posts by one writer in one mood (one text label), and two lines of one polarity, in turn."""
+    documents = []
+    for number in range(count):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 2, number)))
+        if number % 2:
+            polarity = int(rng.integers(2))
+            documents.append([sample_line(rng, polarity)[0] for _ in range(2)])
+        else:
+            mood = int(rng.choice(3, p=TEXT_PRIOR))
+            documents.append([sample_text(rng, mood)[0] for _ in range(2)])
+    return documents
 
 
 def _in_turn(first: list[T], second: list[T]) -> list[T]:

@@ -45,6 +45,7 @@ JOINT = np.array([
     [[0.00, 0.01, 0.04], [0.01, 0.88, 0.01], [0.04, 0.01, 0.00]],
     [[0.00, 0.00, 0.02], [0.00, 0.01, 0.21], [0.03, 0.27, 0.46]],
 ])  # fmt: skip
+TEXT_PRIOR = np.einsum("y,yti->t", PRIOR, JOINT / JOINT.sum(axis=(1, 2), keepdims=True))
 SIGMA_WORDS = 0.75
 TAGS = (
     "#love", "#bestday", "#happy", "#thankful", "#photo", "#today", "#monday", "#outside", "#fail",

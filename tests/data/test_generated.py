@@ -50,7 +50,8 @@ def test_pools_hold_no_labels(small: dict[str, Path], name: str) -> None:
     assert table["label"].isna().all()
     assert not {"kind", "text_label", "image_label", "text_polarity", "image_polarity"} & set(table.columns)
     assert corpus.oracle() is None
-    assert len((small[name] / "texts.txt").read_text().splitlines()) == 40
+    documents = (small[name] / "texts.txt").read_text().strip().split("\n\n")
+    assert [len(document.splitlines()) for document in documents] == [2] * 20
 
 
 def test_captions_name_what_is_drawn(small: dict[str, Path]) -> None:
