@@ -60,7 +60,10 @@ class FeatureStore:
         self.segments = segments
         self.config = config
         self._spans = {
-            row.segment_id: (int(row.start), int(row.start) + int(row.length)) for row in segments.itertuples()
+            str(segment_id): (int(start), int(start) + int(length))
+            for segment_id, start, length in zip(
+                segments["segment_id"], segments["start"], segments["length"], strict=True
+            )
         }
 
     @classmethod
@@ -156,7 +159,7 @@ def extract(
         partial = folder.with_name(folder.name + ".partial")
         if not folder.exists():  # another process may have finished while this one waited
             partial.mkdir(exist_ok=True)
-            rows = corpus.table().to_dict("records")
+            rows = [{str(key): value for key, value in row.items()} for row in corpus.table().to_dict("records")]
             shards = _encode_buckets(rows, encoder, partial, batch_frames, bucket, max_failed, progress)
             _assemble(shards, encoder, corpus, partial / "store")
             os.replace(partial / "store", folder)
@@ -186,7 +189,7 @@ def _encode_buckets(
             if content is None:
                 content = _encode_bucket(part, encoder, batch_frames)
                 temporary = shard.with_suffix(".tmp.npz")
-                np.savez(temporary, **content)
+                np.savez(temporary, allow_pickle=False, **content)
                 os.replace(temporary, shard)
             shards.append(shard)
             bad = content["reasons"] != ""
@@ -342,7 +345,7 @@ def _lock(folder: Path) -> Iterator[None]:
 def average_over_words(
     store: FeatureStore, words: pd.DataFrame, layer: int = 0
 ) -> dict[str, Float32[np.ndarray, "word dim"]]:
-    """Mean frame of each word by its times (segment_id, word_index, start, end in seconds), as word-aligned methods need.
+    """Mean frame of each word, as word-aligned methods need; words: segment_id, word_index, start, end in seconds.
 
     A word in which no frame falls takes the frame nearest to its middle; a failed segment gives zeros. Raises
     FeatureError for a store whose frames have no time.

@@ -70,7 +70,7 @@ def short_name(path: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", Path(path).name).strip("-").lower() or "encoder"
 
 
-def load_weights(auto_class: Any, path: str | Path, dtype: str, **options: Any) -> nn.Module:
+def load_weights(auto_class: Any, path: str | Path, dtype: str, **options: Any) -> Any:
     """`from_pretrained` with safetensors only and no code from the checkpoint; in evaluation mode, gradients off."""
     model = auto_class.from_pretrained(
         path, use_safetensors=True, trust_remote_code=False, dtype=getattr(torch, dtype), **options

@@ -71,7 +71,7 @@ class BagOfEmbeddings:
 
 
 class AcousticSet:
-    """Means over 0.1 s. Columns: MFCC 0-19 (0-8 kHz); pitch by YIN (octaves above 100 Hz, 60-500 Hz); RMS (dB); spectral
+    """Means over 0.1 s. Columns: MFCC 0-19; pitch by YIN (octaves above 100 Hz, 60-500 Hz); RMS (dB); spectral
     centroid (kHz); spectral flatness (0-1); zero-crossing rate (0-1)."""
 
     modality = "audio"
@@ -143,9 +143,9 @@ class VisualSet:
     dim = 324
     side = 48
 
-    def __init__(self, fps: float = 3.0):
-        self.fps = fps
-        self.frame_rate: float | None = fps
+    def __init__(self, fps: float | int = 3.0):
+        self.fps = float(fps)
+        self.frame_rate: float | None = self.fps
 
     def config(self) -> dict[str, Any]:
         return {

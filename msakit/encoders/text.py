@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float16
-from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
 from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, weights_digest
@@ -23,7 +22,7 @@ class TextEncoder:
     modality = "text"
     frame_rate: float | None = None
 
-    def __init__(self, model: nn.Module, tokenizer: Any, name: str, max_length: int = 512, device: str = "cpu"):
+    def __init__(self, model: Any, tokenizer: Any, name: str, max_length: int = 512, device: str = "cpu"):
         # Of an encoder-decoder only the encoder reads the text.
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()

@@ -42,7 +42,7 @@ class VisionEncoder:
         model: nn.Module,
         processor: Any,
         name: str,
-        fps: float = 3.0,
+        fps: float | int = 3.0,
         faces: bool = True,
         face_size: int = 256,
         batch: int = 64,
@@ -52,7 +52,8 @@ class VisionEncoder:
         self.model: Any = tower.to(device).eval()
         self.processor = processor
         self.name = name
-        self.fps = self.frame_rate = fps
+        self.fps = float(fps)
+        self.frame_rate: float | None = self.fps
         self.faces = faces
         self.face_size = face_size
         self.batch = batch
@@ -72,7 +73,7 @@ class VisionEncoder:
         cls,
         path: str | Path,
         *,
-        fps: float = 3.0,
+        fps: float | int = 3.0,
         faces: bool = True,
         face_size: int = 256,
         batch: int = 64,

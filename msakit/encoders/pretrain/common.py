@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def optimise(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
         lambda step: min(
-            (step + 1) / first, 0.5 * (1 + math.cos(math.pi * max(0, step - first) / (steps - first + 1)))
+            (step + 1) / first, 0.5 * (1 + math.cos(math.pi * max(0, step - first) / max(1, steps - first)))
         ),
     )
     model.train()
@@ -119,14 +120,19 @@ def draws(rows: Int[np.ndarray, " row"], batch: int, seed: int) -> Iterator[Int[
 
 
 def word_pieces(texts: list[str], size: int, max_length: int) -> BertTokenizer:
-    """A lower-casing WordPiece tokenizer learnt on these texts."""
-    from tokenizers import BertWordPieceTokenizer
+    """A lower-casing WordPiece tokenizer: the commonest words that occur twice, and single characters for the rest.
 
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(texts, vocab_size=size, min_frequency=2, special_tokens=SPECIALS, show_progress=False)
-    # The trainer numbers pieces of equal count at random; sorted, the same texts always give the same ids.
-    learnt = SPECIALS + sorted(set(trainer.get_vocab()) - set(SPECIALS))
-    vocabulary = {piece: number for number, piece in enumerate(learnt)}
+    The trainers of `tokenizers` break ties at random, so that one seed would give different models on each run.
+    """
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    normalise, split = BertNormalizer(lowercase=True), BertPreTokenizer()
+    counts = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalise.normalize_str(text)))
+    letters = sorted({letter for word in counts for letter in word})
+    words = [word for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count > 1]
+    pieces = [*SPECIALS, *letters, *(f"##{letter}" for letter in letters), *words]
+    vocabulary = {piece: number for number, piece in enumerate(list(dict.fromkeys(pieces))[:size])}
     # transformers 5 takes the dict itself; a vocab_file would be ignored without a word.
     return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=max_length)
 

@@ -6,6 +6,7 @@ it has them). Deviation: equal weights 1 : 1 : 1.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -45,6 +46,9 @@ def train(out: Path, *, pools: Pools, bert: Path, seed: int = 0, steps: int = 30
             n_layers=3,
             n_heads=settings.num_attention_heads,
             max_position_embeddings=limit,
+            initializer_range=settings.initializer_range,
+            dropout=0.0,
+            attention_dropout=0.0,
         )
     )
     ids = tokenizer(pool_texts(pools), truncation=True, max_length=limit)["input_ids"]
@@ -82,7 +86,7 @@ def train(out: Path, *, pools: Pools, bert: Path, seed: int = 0, steps: int = 30
 
 
 @torch.no_grad()
-def _start_from(student: DistilBertForMaskedLM, teacher: BertForMaskedLM) -> None:
+def _start_from(student: Any, teacher: Any) -> None:
     """Copy embeddings and every other layer of the teacher into the student."""
     source, target = teacher.bert.embeddings, student.distilbert.embeddings
     # DistilBERT has no segment embedding: that of the one segment in use goes into the words.

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
-from msakit.encoders.pretrain.clip import process
+from msakit.encoders.pretrain.clip import process, vary
 from msakit.encoders.pretrain.common import Pools, Pretraining, Stopwatch, draws, hold_out, optimise, pool_table, save
 
 SIDE = 64
@@ -33,7 +33,7 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 300, batch: in
             hidden_sizes=[16, 32, 64, 128],
             depths=[1, 1, 1, 1],
             layer_type="basic",
-            num_labels=len(classes),
+            id2label=dict(enumerate(classes)),
         )
     )
     seen, held = hold_out(len(table), seed)
@@ -42,7 +42,7 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 300, batch: in
 
     def loss(step: int) -> Float[Tensor, ""]:
         chosen = torch.from_numpy(next(rows))
-        scores = model(pixel_values=_vary(pixels[chosen], generator)).logits
+        scores = model(pixel_values=vary(pixels[chosen], generator)).logits
         return nn.functional.cross_entropy(scores, labels[chosen])
 
     before = _accuracy(model, pixels[held], labels[held])
@@ -60,16 +60,6 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 300, batch: in
 def image_processor() -> ConvNextImageProcessorPil:
     """Resize to a square of 64 px, ImageNet mean and deviation."""
     return ConvNextImageProcessorPil(size={"shortest_edge": SIDE}, crop_pct=1.0)
-
-
-def _vary(
-    pixels: Float[Tensor, "batch 3 height width"], generator: torch.Generator
-) -> Float[Tensor, "batch 3 height width"]:
-    """Flip half of the batches left to right, and shift by up to 4 px."""
-    if torch.rand((), generator=generator) < 0.5:
-        pixels = pixels.flip(-1)
-    down, right = torch.randint(-4, 5, (2,), generator=generator).tolist()
-    return pixels.roll((down, right), dims=(-2, -1))
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ STAGE = 3  # hidden state of the ResNet: the embedder, then four stages
 MAX_LENGTH = 64
 
 
-def load_eyes(folder: Path | str) -> tuple[nn.Module, Any]:
+def load_eyes(folder: Path | str) -> tuple[Any, Any]:
     """The ResNet of a mini VisualBERT and its image processor."""
     path = Path(folder) / "resnet"
     return load_weights(ResNetModel, path, "float32"), AutoImageProcessor.from_pretrained(path, backend="pil")
@@ -83,6 +83,9 @@ def train(
             intermediate_size=256,
             max_position_embeddings=MAX_LENGTH,
             visual_embedding_dim=int(cells.shape[-1]),
+            initializer_range=0.1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )
     )
     seen, held = hold_out(len(ids), seed)

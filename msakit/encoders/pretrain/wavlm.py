@@ -9,6 +9,7 @@ frequencies. Pre-norm and layer-normalised CNN, as in WavLM-Large.
 """
 
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -101,7 +102,8 @@ class _Predictor(nn.Module):
         # Clips enter as they are, about 0.05 loud, and every convolution ends in a layer norm: with the usual start
         # its bias would outweigh the sound.
         with torch.no_grad():
-            self.wavlm.feature_extractor.conv_layers[0].conv.weight.mul_(GAIN)
+            first: Any = self.wavlm.feature_extractor.conv_layers[0]
+            first.conv.weight.mul_(GAIN)
 
     def forward(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import svds
+from sklearn.utils.extmath import randomized_svd
 
 from msakit.encoders.conventional import words_of
 from msakit.encoders.pretrain.common import Pools, Pretraining, Stopwatch, hold_out, pool_texts, save
@@ -31,26 +31,7 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 1, dim: int = 
     counts = Counter(word for row in seen for word in texts[row])
     vocabulary = sorted(word for word, count in counts.items() if count >= min_count)
     index = {word: number for number, word in enumerate(vocabulary)}
-    pairs: Counter[tuple[int, int]] = Counter()
-    for row in seen:
-        numbers = [index[word] for word in texts[row] if word in index]
-        for place, word in enumerate(numbers):
-            for other in numbers[max(0, place - WINDOW) : place]:
-                pairs[word, other] += 1
-                pairs[other, word] += 1
-    size = len(vocabulary)
-    dim = min(dim, size - 1)
-    places = np.array(list(pairs), dtype=np.int64)
-    joint = np.array(list(pairs.values()), dtype=np.float64)
-    word_share = np.bincount(places[:, 0], joint, minlength=size) / joint.sum()
-    smooth = np.bincount(places[:, 1], joint, minlength=size) ** 0.75
-    context_share = smooth / smooth.sum()
-    mutual = np.log(joint / joint.sum() / (word_share[places[:, 0]] * context_share[places[:, 1]]))
-    matrix = csr_matrix((np.maximum(mutual, 0), (places[:, 0], places[:, 1])), shape=(size, size))
-    left, strength, right = svds(matrix, k=dim, random_state=seed)
-    order = np.argsort(-strength)
-    vectors = (left[:, order] * np.sqrt(strength[order])).astype(np.float32)
-    contexts = (right[order].T * np.sqrt(strength[order])).astype(np.float32)
+    vectors, contexts = factorise([[index[w] for w in texts[row] if w in index] for row in seen], len(index), dim, seed)
     held_words = [[index[word] for word in texts[row] if word in index] for row in held]
     noise = np.random.default_rng(seed).normal(size=vectors.shape).astype(np.float32)
 
@@ -62,6 +43,29 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 1, dim: int = 
     after = _preference(vectors, contexts, held_words, seed)
     record = Pretraining("PPMI + SVD", "neighbour preferred", before, after, "up", steps, seed, watch())
     save(out, write, record)
+
+
+def factorise(
+    sequences: list[list[int]], size: int, dim: int, seed: int
+) -> tuple[Float[np.ndarray, "word dim"], Float[np.ndarray, "word dim"]]:
+    """Vectors of words and of contexts from sequences of word numbers below `size`; at most size - 1 dimensions."""
+    pairs: Counter[tuple[int, int]] = Counter()
+    for numbers in sequences:
+        for place, word in enumerate(numbers):
+            for other in numbers[max(0, place - WINDOW) : place]:
+                pairs[word, other] += 1
+                pairs[other, word] += 1
+    places = np.array(list(pairs), dtype=np.int64)
+    joint = np.array(list(pairs.values()), dtype=np.float64)
+    word_share = np.bincount(places[:, 0], joint, minlength=size) / joint.sum()
+    smooth = np.bincount(places[:, 1], joint, minlength=size) ** 0.75
+    context_share = smooth / smooth.sum()
+    mutual = np.log(joint / joint.sum() / (word_share[places[:, 0]] * context_share[places[:, 1]]))
+    matrix = csr_matrix((np.maximum(mutual, 0), (places[:, 0], places[:, 1])), shape=(size, size))
+    # Randomised with a seed: ARPACK restarts from a hidden state, and one seed would not always give one result.
+    left, strength, right = randomized_svd(matrix, min(dim, size - 1), n_iter=8, random_state=seed)
+    root = np.sqrt(strength)
+    return (left * root).astype(np.float32), (right.T * root).astype(np.float32)
 
 
 def _preference(
