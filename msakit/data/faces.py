@@ -37,9 +37,14 @@ def largest_face(frame: UInt8[np.ndarray, "height width 3"]) -> Box | None:
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     if scale < 1.0:
         gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    least = max(24, min(gray.shape) // 5)
-    boxes = _detector().detectMultiScale(gray, scaleFactor=1.1, minNeighbors=3, minSize=(least, least))
-    if len(boxes) == 0:
+    # A speaker's face mostly fills the frame. Large faces are few scales to search, less than half the time of all; the
+    # small scales follow only if there is none.
+    for share in (0.45, 0.2):
+        least = max(24, int(share * min(gray.shape)))
+        boxes = _detector().detectMultiScale(gray, scaleFactor=1.1, minNeighbors=3, minSize=(least, least))
+        if len(boxes):
+            break
+    else:
         return None
     x, y, width, height = max((tuple(int(v) for v in box) for box in boxes), key=lambda b: (b[2] * b[3], b))
     return round(x / scale), round(y / scale), round(width / scale), round(height / scale)
