@@ -42,7 +42,7 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 300, batch: in
 
     def loss(step: int) -> Float[Tensor, ""]:
         chosen = torch.from_numpy(next(rows))
-        scores = model(pixel_values=vary(pixels[chosen], generator)).logits
+        scores = model(pixel_values=vary(pixels[chosen], generator, reach=4)).logits
         return nn.functional.cross_entropy(scores, labels[chosen])
 
     before = _accuracy(model, pixels[held], labels[held])
