@@ -22,7 +22,7 @@ from msakit.data.mini_posts import TASK, TEXT_PRIOR, sample_posts, sample_text
 from msakit.data.scenes import Scene, caption, draw_scene
 
 NAME = "mini-pool-posts"
-SIZES = {"scenes": 1600, "faces": 400, "texts": 6000}
+SIZES = {"scenes": 1600, "faces": 1600, "texts": 6000}
 DESCRIPTION = (
     "Unlabelled generated pictures with captions of what is visible, and texts, for pre-training: the models of "
     "mini-posts and mini-memes and the faces of mini-mosi, other draws. Not pictures of people."

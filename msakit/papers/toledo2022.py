@@ -44,7 +44,9 @@ class Settings:
     epochs: int = 30  # at most
     patience: int = 2  # epochs without a lower validation loss
     learning_rate: float = 3e-5
-    frozen_learning_rate: float | None = None  # of the head alone under frozen encoders; None: the same
+    # Under frozen encoders only the head learns, and an epoch costs next to nothing: it may take more and larger steps.
+    frozen_learning_rate: float | None = None  # None: the same
+    frozen_epochs: int | None = None  # None: the same; patience grows in proportion
     decay_per_epoch: float = 0.9  # factor on the learning rate
     weight_decay: float = 0.01
     batch_size: int = 32
@@ -143,7 +145,9 @@ def train(
             return TensorBatches(frozen[split], inputs[split].label, size, generator=order)
         return _raw_batches(inputs[split], size, order)
 
-    rate = (settings.frozen_learning_rate if choice["frozen"] else None) or settings.learning_rate
+    rate, epochs = settings.learning_rate, settings.epochs
+    if choice["frozen"]:
+        rate, epochs = settings.frozen_learning_rate or rate, settings.frozen_epochs or epochs
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay)
     result = fit(
@@ -153,8 +157,8 @@ def train(
         loss=classification,
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.ExponentialLR(optimizer, settings.decay_per_epoch),
-        epochs=settings.epochs,
-        patience=settings.patience,
+        epochs=epochs,
+        patience=round(settings.patience * epochs / settings.epochs),
         progress=False,
     )
     tables = [

@@ -47,7 +47,7 @@ def pool_mosi(folder: Path, count: int = 12) -> Path:
         write_audio(folder / name, tone(0.9 + 0.05 * (number % 4), 90 + 40 * (number % 5), generator), 16000)
         rows.append({"segment_id": f"p{number}", "split": "pool", "text": text, "audio": name})
     pd.DataFrame(rows).to_csv(folder / "segments.csv", index=False)
-    (folder / "texts.txt").write_text("\n".join(sentences(300, seed=1)) + "\n", encoding="utf-8")
+    _documents(folder, seed=1)
     return folder
 
 
@@ -68,4 +68,12 @@ def pool_posts(folder: Path, count: int = 96) -> Path:
             }
         )
     pd.DataFrame(rows).to_csv(folder / "segments.csv", index=False)
+    _documents(folder, seed=2)
     return folder
+
+
+def _documents(folder: Path, seed: int, count: int = 150) -> None:
+    """Two sentences a document, the second the same as the first in other order, a blank line after each document."""
+    firsts = sentences(count, seed)
+    text = "".join(f"{first}\n{' '.join(reversed(first.split()))}\n\n" for first in firsts)
+    (folder / "texts.txt").write_text(text, encoding="utf-8")

@@ -106,6 +106,7 @@ def test_unknown_name_lists_the_choices(tmp_path):
 def test_pool_without_texts_is_named(tmp_path):
     folder = pool_posts(tmp_path / "posts", count=6)
     (folder / "segments.csv").write_text("segment_id,image\na,0.png\n")
+    (folder / "texts.txt").unlink()
     with pytest.raises(ValueError, match="no texts"):
         pretrain("bert", tmp_path / "bert", pools={"posts": folder})
 

@@ -1,8 +1,13 @@
-"""Mini BERT: masked language modelling (Devlin et al. 2019) on the texts of the pools.
+"""Mini BERT: masked language modelling (Devlin et al. 2019) and finding the other sentence of a document.
 
-4 layers of 64, 4 heads, WordPiece of the same texts. Deviations: no next-sentence task, as in RoBERTa, for a line of
-a pool is one short text; pieces start from PPMI-SVD vectors of the same texts (`word_vectors`), because a run of half
-a minute from random ones learns the templates of the sentences and little of what the words mean.
+4 layers of 64, 4 heads, WordPiece of the same texts. In place of BERT's next-sentence task the pooled [CLS] vectors of
+the two sentences of a document are contrasted with those of the batch's other documents (InfoNCE), after DeCLUTR
+(Giorgi et al. 2021): both tasks see only which sentences belong together, and this one gives single sentences a
+meaning, which short pre-training on next sentences does not. A batch's documents are of one pool, so that the kind of
+text gives nothing away.
+
+Deviations: pieces start from PPMI-SVD vectors of the same texts (`word_vectors`), because a run of half a minute from
+random ones learns the templates of the sentences and little of what the words mean; no dropout.
 """
 
 from pathlib import Path
@@ -10,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForPreTraining, BertTokenizer
 
 from msakit.encoders.pretrain.common import (
     Pools,
@@ -22,6 +28,7 @@ from msakit.encoders.pretrain.common import (
     mask_tokens,
     optimise,
     pad,
+    pool_documents,
     pool_texts,
     save,
     word_pieces,
@@ -30,15 +37,23 @@ from msakit.encoders.pretrain.word_vectors import factorise
 
 MAX_LENGTH = 64
 RANGE = 0.05  # BERT's 0.02 is for a width of 768
+TEMPERATURE = 0.1
+GROUP = 64  # documents among which a held-out sentence looks for its partner
 
 
-def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 350, batch: int = 64, vocabulary: int = 2000) -> None:
-    """Write model and tokenizer to `out`; held-out metric: loss in nats a masked token."""
+def train(
+    out: Path, *, pools: Pools, seed: int = 0, steps: int = 1000, batch: int = 32, vocabulary: int = 2000
+) -> None:
+    """Write model and tokenizer to `out`; held-out metric: loss in nats a masked token, on single texts.
+
+    batch: documents of two sentences. `pretraining.json` also holds the share of held-out sentences whose partner was
+    found among 64.
+    """
     watch = Stopwatch()
     torch.manual_seed(seed)
     texts = pool_texts(pools)
     tokenizer = word_pieces(texts, vocabulary, MAX_LENGTH)
-    model = BertForMaskedLM(
+    model = BertForPreTraining(
         BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=64,
@@ -51,32 +66,43 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 350, batch: in
             attention_probs_dropout_prob=0.0,
         )
     )
-    ids = tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
-    seen, held = hold_out(len(ids), seed)
-    held_ids = [ids[row] for row in held[:512]]
-    before = masked_loss(model, held_ids, tokenizer, seed)
-    _start_from_counts(model, [ids[row][1:-1] for row in seen], seed)
-    rows = draws(seen, batch, seed)
+    documents = [[tokenizer(document)["input_ids"] for document in pool_documents(folder)] for folder in pools.values()]
+    parts = [hold_out(len(pool), seed) for pool in documents]
+    held_pairs = [pool[row][:2] for pool, (_, held) in zip(documents, parts, strict=True) for row in held[:256]]
+    held_ids = [ids for pair in held_pairs for ids in pair]
+    before, found_before = masked_loss(model, held_ids, tokenizer, seed), partners_found(model, held_pairs)
+    kept = [ids for pool, (seen, _) in zip(documents, parts, strict=True) for row in seen for ids in pool[row]]
+    _start_from_counts(model, [ids[1:-1] for ids in kept], seed)
+    rows = [draws(seen, batch, seed) for seen, _ in parts]
     generator = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Float[Tensor, ""]:
-        padded, mask = pad([ids[row] for row in next(rows)])
+        turn = step % len(documents)
+        pairs = [documents[turn][row] for row in next(rows[turn])]
+        padded, mask = pad([pair[0] for pair in pairs] + [pair[1] for pair in pairs])
         corrupted, labels = mask_tokens(padded, tokenizer, generator)
-        return model(input_ids=corrupted, attention_mask=mask, labels=labels).loss
+        output = model.bert(input_ids=corrupted, attention_mask=mask)
+        scores = model.cls.predictions(output.last_hidden_state[labels >= 0])
+        first, second = F.normalize(output.pooler_output, dim=-1).chunk(2)
+        alike = first @ second.T / TEMPERATURE
+        target = torch.arange(len(pairs))
+        contrast = (F.cross_entropy(alike, target) + F.cross_entropy(alike.T, target)) / 2
+        return F.cross_entropy(scores, labels[labels >= 0]) + contrast
 
     optimise(model, loss, steps, rate=1e-3, title="pre-train bert")
-    after = masked_loss(model, held_ids, tokenizer, seed)
+    after, found_after = masked_loss(model, held_ids, tokenizer, seed), partners_found(model, held_pairs)
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    record = Pretraining("masked language modelling", "masked loss", before, after, "down", steps, seed, watch())
-    save(out, write, record)
+    objective = "masked language modelling + contrast of a document's sentences"
+    record = Pretraining(objective, "masked loss", before, after, "down", steps, seed, watch())
+    save(out, write, record, partner_found={"before": found_before, "after": found_after, "among": GROUP})
 
 
 @torch.no_grad()
-def _start_from_counts(model: BertForMaskedLM, ids: list[list[int]], seed: int) -> None:
+def _start_from_counts(model: BertForPreTraining, ids: list[list[int]], seed: int) -> None:
     """PPMI-SVD vectors as word embeddings, at the spread of the random ones that they replace."""
     weight = model.bert.embeddings.word_embeddings.weight
     vectors, _ = factorise(ids, weight.shape[0], weight.shape[1], seed)
@@ -86,7 +112,7 @@ def _start_from_counts(model: BertForMaskedLM, ids: list[list[int]], seed: int) 
 
 
 @torch.no_grad()
-def masked_loss(model: torch.nn.Module, ids: list[list[int]], tokenizer: BertTokenizer, seed: int) -> float:
+def masked_loss(model: nn.Module, ids: list[list[int]], tokenizer: BertTokenizer, seed: int) -> float:
     """Mean loss over the masked tokens of these texts; the masks depend on the seed alone."""
     model.eval()
     generator = torch.Generator().manual_seed(seed + 1)
@@ -95,6 +121,23 @@ def masked_loss(model: torch.nn.Module, ids: list[list[int]], tokenizer: BertTok
         padded, mask = pad(ids[start : start + 64])
         corrupted, labels = mask_tokens(padded, tokenizer, generator)
         targets = int((labels >= 0).sum())
-        total += float(model(input_ids=corrupted, attention_mask=mask, labels=labels).loss) * targets
+        output = model(input_ids=corrupted, attention_mask=mask)
+        # BertForPreTraining calls them prediction_logits, the masked models logits: the first in either case.
+        total += float(F.cross_entropy(output[0].flatten(0, 1), labels.flatten(), reduction="sum"))
         count += targets
     return total / count
+
+
+@torch.no_grad()
+def partners_found(model: BertForPreTraining, pairs: list[list[list[int]]]) -> float:
+    """Share of first sentences whose own second sentence is the nearest by pooled vector, within groups of `GROUP`."""
+    model.eval()
+    hits = total = 0
+    for start in range(0, len(pairs), GROUP):
+        group = pairs[start : start + GROUP]
+        padded, mask = pad([pair[0] for pair in group] + [pair[1] for pair in group])
+        pooled = model.bert(input_ids=padded, attention_mask=mask).pooler_output
+        first, second = F.normalize(pooled, dim=-1).chunk(2)
+        hits += int(((first @ second.T).argmax(dim=1) == torch.arange(len(group))).sum())
+        total += len(group)
+    return hits / total

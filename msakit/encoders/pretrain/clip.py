@@ -46,7 +46,7 @@ TAGS = 3.0  # weight of the tagger's loss
 PHRASE = re.compile(r"\s*(?:[,.;]|\b(?:and|with|on|in|under|beside|next to|there is)\b)\s*")
 
 
-def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 400, batch: int = 48, vocabulary: int = 2000) -> None:
+def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 700, batch: int = 48, vocabulary: int = 2000) -> None:
     """Write model, tokenizer and image processor to `out`; held-out metric: share of images for which the best
     of 64 captions is true of them."""
     watch = Stopwatch()

@@ -56,6 +56,12 @@ def pool_texts(pools: Pools) -> list[str]:
     return texts
 
 
+def pool_documents(folder: Path) -> list[list[str]]:
+    """The documents of a pool's texts.txt: their sentences, one a line there, a blank line after each document."""
+    text = (Path(folder) / "texts.txt").read_text(encoding="utf-8").strip()
+    return [document.splitlines() for document in text.split("\n\n") if document.strip()]
+
+
 def pool_table(folder: Path) -> pd.DataFrame:
     """segments.csv of a pool; media columns become absolute paths."""
     table = pd.read_csv(Path(folder) / "segments.csv", dtype=str)

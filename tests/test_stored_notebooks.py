@@ -1,0 +1,68 @@
+"""How notebooks are stored: experiments and reports stripped, walkthroughs with outputs, one parameters cell each."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from msakit.notebook import template_declarations
+
+ROOT = Path(__file__).parents[1] / "notebooks"
+STRIPPED = sorted([*ROOT.glob("experiments/*.ipynb"), *ROOT.glob("reports/*.ipynb")])
+WALKTHROUGHS = sorted(ROOT.glob("walkthroughs/*.ipynb"))
+EVERY = [*STRIPPED, *WALKTHROUGHS]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def test_all_are_found():
+    assert {path.stem for path in STRIPPED} >= {"ando2022", "toledo2022", "kim2022", "summary"}
+    assert len(WALKTHROUGHS) >= 1
+
+
+@pytest.mark.parametrize("path", STRIPPED, ids=lambda path: path.stem)
+def test_experiments_and_reports_hold_no_outputs(path: Path):
+    left = [cell.id for cell in code(path) if cell.outputs or cell.execution_count]
+    assert not left, f"{path} holds outputs; run `make strip`"
+
+
+@pytest.mark.parametrize("path", WALKTHROUGHS, ids=lambda path: path.stem)
+def test_walkthroughs_hold_their_outputs_and_no_error(path: Path):
+    cells = code(path)
+    assert all(cell.execution_count for cell in cells), f"{path} was not executed; run `make walkthroughs`"
+    kinds = {output.output_type for cell in cells for output in cell.outputs}
+    assert "display_data" in kinds
+    assert "error" not in kinds
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_every_notebook_is_strict_and_readable(path: Path):
+    declared = template_declarations(path)  # raises unless exactly one parameters cell, annotated literals only
+    assert declared
+    assert all(parameter.help for parameter in declared.values()), "each parameter wants a help comment"
+    cells = read(path).cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    first, second = code(path)[:2]
+    assert "parameters" in first.metadata.tags
+    assert "begin()" in second.source, "the second code cell checks the parameters"
+    long = [cell.id for cell in code(path) if len(cell.source.splitlines()) > 20]
+    assert not long, f"code cells over 20 lines: {long}"
+    assert not any("class " in line[:6] for cell in code(path) for line in cell.source.splitlines())
+    assert 10 <= len(cells) <= 45
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("experiments/*.ipynb")], ids=lambda path: path.stem)
+def test_experiments_take_the_same_folders(path: Path):
+    assert {"cache", "features", "results", "seeds", "settings"} <= set(template_declarations(path))
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_no_notebook_holds_a_path_of_a_machine(path: Path):
+    assert str(ROOT.parent) not in path.read_text()
