@@ -12,6 +12,8 @@ profile:
 
 import difflib
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 ENCODERS: dict[str, str] = {
@@ -28,8 +30,9 @@ ENCODERS: dict[str, str] = {
 def load_encoder(spec: dict[str, Any] | str) -> Any:
     """An encoder from `{"kind": ..., "path": ..., **options}`, or from "kind" or "kind:path" in short.
 
-    `path` is a folder or a hub id and goes to the class's `from_pretrained`; without it the class is called with the
-    options alone. Raises ValueError, with the choices, for an unknown kind.
+    `path` is a folder, a hub id, or "package:NAME/FOLDER" for a folder inside an installed package; it goes to the
+    class's `from_pretrained`. Without it the class is called with the options alone. Raises ValueError, with the
+    choices, for an unknown kind, and for a package that is not installed.
     """
     if isinstance(spec, str):
         kind, _, path = spec.partition(":")
@@ -46,5 +49,23 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
     module, _, name = ENCODERS[kind].partition(":")
     maker = getattr(importlib.import_module(module), name)
     if "path" in options:
-        return maker.from_pretrained(options.pop("path"), **options)
+        return maker.from_pretrained(resolve_path(options.pop("path")), **options)
     return maker(**options)
+
+
+def resolve_path(path: str) -> str:
+    """The folder behind "package:NAME/FOLDER"; any other path or hub id as it is.
+
+    Raises ValueError if the package is not installed or lacks the folder.
+    """
+    scheme, colon, rest = str(path).partition(":")
+    if scheme != "package" or not colon:
+        return path
+    name, _, folder = rest.partition("/")
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"{path}: the package {name} is not installed; pip install {name.replace('_', '-')}")
+    place = Path(next(iter(spec.submodule_search_locations))) / folder
+    if not place.is_dir():
+        raise ValueError(f"{path}: the package {name} has no folder {folder!r}")
+    return str(place)

@@ -108,7 +108,7 @@ class AcousticSet:
     def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
         return len(prepared) // 1600
 
-    def encode(self, batch: list[Float[np.ndarray, " sample"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
+    def encode(self, batch: list[Float[np.ndarray, " _sample"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
         return [to_half(self._frames(samples))[None] for samples in batch]
 
     def _frames(self, samples: Float[np.ndarray, " sample"]) -> Float[np.ndarray, "time 25"]:

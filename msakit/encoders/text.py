@@ -38,14 +38,23 @@ class TextEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, device: str = "cpu", dtype: str = "float32", max_length: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_length: int | None = None,
     ) -> "TextEncoder":
-        """From a folder or hub id; `max_length` in tokens defaults to what the model has positions for, at most 512."""
+        """From a folder or hub id; `max_length` in tokens defaults to what the model has positions for, at most 512.
+
+        `name` goes into folder names; it defaults to the last part of the path.
+        """
         model = load_weights(AutoModel, path, dtype)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 512)
         limit = min(positions, tokenizer.model_max_length, 512)
-        return cls(model, tokenizer, short_name(path), max_length or limit, device)
+        return cls(model, tokenizer, name or short_name(path), max_length or limit, device)
 
     def config(self) -> dict[str, Any]:
         vocabulary = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else str(self.tokenizer)

@@ -27,8 +27,9 @@ class MaskedPooling(nn.Module):
         super().__init__()
         self.score = nn.Linear(dim, 1, bias=False) if pooling == "attention" else None
 
-    def forward(self, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
-                ) -> Float[Tensor, "batch dim"]:
+    def forward(
+        self, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch dim"]:
         """Zero for an utterance whose mask is empty."""
         scores = values.new_zeros(mask.shape) if self.score is None else self.score(values).squeeze(-1)
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
@@ -38,8 +39,16 @@ class MaskedPooling(nn.Module):
 class CMS(nn.Module):
     """Contextual multimodal shift; arguments as MAG's, and: contexts, one of CONTEXTS; pooling, one of POOLINGS."""
 
-    def __init__(self, d_text: int, d_audio: int, d_vision: int, beta: float = 1.0, dropout: float = 0.5,
-                 contexts: str = "both", pooling: str = "attention") -> None:
+    def __init__(
+        self,
+        d_text: int,
+        d_audio: int,
+        d_vision: int,
+        beta: float = 1.0,
+        dropout: float = 0.5,
+        contexts: str = "both",
+        pooling: str = "attention",
+    ) -> None:
         super().__init__()
         if contexts not in CONTEXTS or pooling not in POOLINGS:
             raise ValueError(f"contexts={contexts!r}, pooling={pooling!r}; choose from {CONTEXTS} and {POOLINGS}")
@@ -56,9 +65,13 @@ class CMS(nn.Module):
         self.norm = nn.LayerNorm(d_text)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, e: Float[Tensor, "batch token d_text"], audio: Float[Tensor, "batch token d_audio"],
-                vision: Float[Tensor, "batch token d_vision"], attention_mask: Bool[Tensor, "batch token"]
-                ) -> Float[Tensor, "batch token d_text"]:
+    def forward(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        audio: Float[Tensor, "batch token d_audio"],
+        vision: Float[Tensor, "batch token d_vision"],
+        attention_mask: Bool[Tensor, "batch token"],
+    ) -> Float[Tensor, "batch token d_text"]:
         """attention_mask is true on all tokens but padding: the tokens that the verbal context is pooled from."""
         words = token_mask(audio, vision)
         c_text = self._context("text", e, attention_mask)
@@ -66,12 +79,15 @@ class CMS(nn.Module):
         c_vision = self._context("vision", vision, words)
         gate_v = self.gate_vision(torch.cat([vision, c_vision, e, c_text], dim=-1)).relu()
         gate_a = self.gate_audio(torch.cat([audio, c_audio, e, c_text], dim=-1)).relu()
-        h = (gate_v * self.shift_vision(torch.cat([vision, c_vision], dim=-1))
-             + gate_a * self.shift_audio(torch.cat([audio, c_audio], dim=-1))) * words[..., None]
+        h = (
+            gate_v * self.shift_vision(torch.cat([vision, c_vision], dim=-1))
+            + gate_a * self.shift_audio(torch.cat([audio, c_audio], dim=-1))
+        ) * words[..., None]
         return self.dropout(self.norm(e + bounded_shift(e, h, self.beta)))
 
-    def _context(self, name: str, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
-                 ) -> Float[Tensor, "batch token dim"]:
+    def _context(
+        self, name: str, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token dim"]:
         if self.contexts == "own":
             return values
         if name not in self.pooling:

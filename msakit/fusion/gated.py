@@ -50,8 +50,9 @@ class AttentivePooling(nn.Module):
         self.hidden = nn.Linear(dim, dim)
         self.score = nn.Linear(dim, heads, bias=False)
 
-    def forward(self, frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
-                ) -> tuple[Float[Tensor, "batch heads_dim"], Float[Tensor, "frames heads"]]:
+    def forward(
+        self, frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch heads_dim"], Float[Tensor, "frames heads"]]:
         """Pooled vectors (zero for an empty segment) and the attention, which sums to 1 over a segment's frames."""
         scores = self.score(self.hidden(frames).tanh())
         if len(lengths) <= POOLING_BLOCK:
@@ -61,8 +62,9 @@ class AttentivePooling(nn.Module):
         parts = [self._pool(f, s, n) for f, s, n in zip(frames.split(sizes), scores.split(sizes), blocks, strict=True)]
         return torch.cat([pooled for pooled, _ in parts]), torch.cat([attention for _, attention in parts])
 
-    def _pool(self, frames: Float[Tensor, "frames dim"], scores: Float[Tensor, "frames heads"],
-              lengths: Int[Tensor, " batch"]) -> tuple[Float[Tensor, "batch heads_dim"], Float[Tensor, "frames heads"]]:
+    def _pool(
+        self, frames: Float[Tensor, "frames dim"], scores: Float[Tensor, "frames heads"], lengths: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch heads_dim"], Float[Tensor, "frames heads"]]:
         # One row a segment and head over all frames of the block; a softmax that sees only the segment's own frames
         # makes the pooling of the whole block a single matrix product.
         batch, owner = len(lengths), segment_of_frame(lengths)
@@ -76,8 +78,9 @@ class AttentivePooling(nn.Module):
 class UnimodalEncoder(nn.Module):
     """Packed frames of one modality -> one embedding a segment."""
 
-    def __init__(self, dim: int, width: int, embedding: int, heads: int = 4, dropout: float = 0.2,
-                 n_layers: int | None = None) -> None:
+    def __init__(
+        self, dim: int, width: int, embedding: int, heads: int = 4, dropout: float = 0.2, n_layers: int | None = None
+    ) -> None:
         super().__init__()
         self.mix = WeightedLayers(n_layers) if n_layers else None
         self.project = nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout))
@@ -99,9 +102,9 @@ class GatedDecoder(nn.Module):
         self.gates = nn.Linear(len(MODALITIES) * embedding, len(MODALITIES))
         self.output = _output_layers(embedding, embedding, outputs, dropout)
 
-    def forward(self, stacked: Float[Tensor, "batch modality embedding"]
-                ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch embedding"],
-                           Float[Tensor, "batch modality"]]:
+    def forward(
+        self, stacked: Float[Tensor, "batch modality embedding"]
+    ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch embedding"], Float[Tensor, "batch modality"]]:
         gates = self.gates(stacked.flatten(1)).sigmoid()
         fused = (gates[:, :, None] * stacked).sum(1)
         return self.output(fused), fused, gates
@@ -114,8 +117,9 @@ class ConcatDecoder(nn.Module):
         super().__init__()
         self.output = _output_layers(len(MODALITIES) * embedding, embedding, outputs, dropout)
 
-    def forward(self, stacked: Float[Tensor, "batch modality embedding"]
-                ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch concatenated"], None]:
+    def forward(
+        self, stacked: Float[Tensor, "batch modality embedding"]
+    ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch concatenated"], None]:
         fused = stacked.flatten(1)
         return self.output(fused), fused, None
 
@@ -128,9 +132,17 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
     regression.  A modality left out of `dims` is a zero vector in the same decoder.
     """
 
-    def __init__(self, dims: dict[str, int], width: int = 128, embedding: int = 64, heads: int = 4,
-                 dropout: float = 0.2, decoder: str = "gated", n_layers: dict[str, int] | None = None,
-                 n_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        dims: dict[str, int],
+        width: int = 128,
+        embedding: int = 64,
+        heads: int = 4,
+        dropout: float = 0.2,
+        decoder: str = "gated",
+        n_layers: dict[str, int] | None = None,
+        n_classes: int | None = None,
+    ) -> None:
         super().__init__()
         layers = n_layers or {}
         unknown = sorted((set(dims) - set(MODALITIES)) | (set(layers) - set(dims)))
@@ -140,8 +152,9 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
             raise ValueError(f"unknown decoder {decoder!r}; choose from {sorted(DECODERS)}")
         self.modalities = tuple(m for m in MODALITIES if m in dims)
         self.embedding, self.n_classes = embedding, n_classes
-        self.encoders = nn.ModuleDict({
-            m: UnimodalEncoder(dims[m], width, embedding, heads, dropout, layers.get(m)) for m in self.modalities})
+        self.encoders = nn.ModuleDict(
+            {m: UnimodalEncoder(dims[m], width, embedding, heads, dropout, layers.get(m)) for m in self.modalities}
+        )
         self.decoder = DECODERS[decoder](embedding, n_classes or 1, dropout)
 
     def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -153,8 +166,10 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
         given = [m for m in MODALITIES if m in batch]
         missing, extra = set(self.modalities) - set(given), set(given) - set(self.modalities)
         if missing or extra:
-            raise ValueError(f"the model uses {self.modalities}; missing in the batch: {sorted(missing)}, "
-                             f"not expected: {sorted(extra)}")
+            raise ValueError(
+                f"the model uses {self.modalities}; missing in the batch: {sorted(missing)}, "
+                f"not expected: {sorted(extra)}"
+            )
         features: dict[str, Tensor] = {}
         for name in self.modalities:
             check_packed(name, batch[name])
@@ -186,5 +201,6 @@ DECODERS: dict[str, type[GatedDecoder] | type[ConcatDecoder]] = {"gated": GatedD
 
 
 def _output_layers(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout),
-                         nn.Linear(width, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, outputs)
+    )

@@ -44,11 +44,22 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
     for regression; size: width of each projection; heads must divide it.
     """
 
-    def __init__(self, text_config: dict[str, Any] | None = None, image_config: dict[str, Any] | None = None,
-                 n_classes: int | None = None, single_logit: bool = False, attention_over: str = "modalities",
-                 modalities: str = "both", frozen: bool = False, size: int = 32, heads: int = 8,
-                 feedforward: int = 2048, hidden: int = 128, attention_dropout: float = 0.4, dropout: float = 0.5
-                 ) -> None:
+    def __init__(
+        self,
+        text_config: dict[str, Any] | None = None,
+        image_config: dict[str, Any] | None = None,
+        n_classes: int | None = None,
+        single_logit: bool = False,
+        attention_over: str = "modalities",
+        modalities: str = "both",
+        frozen: bool = False,
+        size: int = 32,
+        heads: int = 8,
+        feedforward: int = 2048,
+        hidden: int = 128,
+        attention_dropout: float = 0.4,
+        dropout: float = 0.5,
+    ) -> None:
         super().__init__()
         if modalities not in ("both", *MODALITIES):
             raise ValueError(f"modalities is {modalities!r}; choose from ('both', 'text', 'image')")
@@ -69,21 +80,31 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
                 self.encoders[name].register_module("pooler", None)
             self.project[name] = nn.Sequential(nn.Linear(feature_size(self.encoders[name]), size), nn.ReLU())
         total = size * len(self.modalities)
-        self.attention = nn.TransformerEncoderLayer(total if attention_over == "single" else size, heads, feedforward,
-                                                    attention_dropout, batch_first=True)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(total, hidden), nn.ReLU(), nn.Dropout(dropout),
-                                        nn.Linear(hidden, 1 if single_logit else n_classes or 1))
+        self.attention = nn.TransformerEncoderLayer(
+            total if attention_over == "single" else size, heads, feedforward, attention_dropout, batch_first=True
+        )
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(total, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1 if single_logit else n_classes or 1),
+        )
         if frozen:
             set_frozen(self.encoders)
 
     @classmethod
-    def from_encoders(cls, text: str | Path | None = None, image: str | Path | None = None, **settings: Any
-                      ) -> "JointFusion":
+    def from_encoders(
+        cls, text: str | Path | None = None, image: str | Path | None = None, **settings: Any
+    ) -> "JointFusion":
         """A new model on the pre-trained encoders at these folders or hub ids; settings as in the constructor."""
         modalities = settings.get("modalities", "both")
         paths = {"text": text, "image": image}
-        encoders = {name: load_encoder(path, "vision" if name == "image" else name) for name, path in paths.items()
-                    if path is not None and modalities in ("both", name)}
+        encoders = {
+            name: load_encoder(path, "vision" if name == "image" else name)
+            for name, path in paths.items()
+            if path is not None and modalities in ("both", name)
+        }
         configs: dict[str, Any] = {f"{name}_config": plain_config(encoder) for name, encoder in encoders.items()}
         model = cls(**configs, **settings)
         for name, encoder in encoders.items():
@@ -108,8 +129,10 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
             key = f"{name}_features"
             if key in batch:
                 if not self.frozen:
-                    raise ValueError(f"the batch brings {key}, but the encoders are being fine-tuned: "
-                                     f"give {INPUTS[name]}, or build the model with frozen=True")
+                    raise ValueError(
+                        f"the batch brings {key}, but the encoders are being fine-tuned: "
+                        f"give {INPUTS[name]}, or build the model with frozen=True"
+                    )
                 features[key] = batch[key]
             elif INPUTS[name] not in batch:
                 raise ValueError(f"the batch has neither {INPUTS[name]} nor {key}; it has {sorted(batch)}")
@@ -119,7 +142,7 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
         return features
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """"prediction" (regression "batch", logits "batch classes", or "batch 1" for the single logit), the projected
+        """ "prediction" (regression "batch", logits "batch classes", or "batch 1" for the single logit), the projected
         "text" and "image" ("batch size"), and what the classifier sees, "fused"."""
         projected = {name: self.project[name](features[f"{name}_features"]) for name in self.modalities}
         tokens = torch.stack([projected[name] for name in self.modalities], dim=1)

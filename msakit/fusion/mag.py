@@ -16,16 +16,18 @@ from torch import Tensor, nn
 EPSILON = 1e-6
 
 
-def bounded_shift(e: Float[Tensor, "batch token dim"], h: Float[Tensor, "batch token dim"], beta: float
-                  ) -> Float[Tensor, "batch token dim"]:
+def bounded_shift(
+    e: Float[Tensor, "batch token dim"], h: Float[Tensor, "batch token dim"], beta: float
+) -> Float[Tensor, "batch token dim"]:
     """alpha * h with alpha = min(beta |e| / |h|, 1) for each token; zero where h is zero."""
     length = torch.linalg.vector_norm(h, dim=-1, keepdim=True).clamp_min(EPSILON)
     alpha = (beta * torch.linalg.vector_norm(e, dim=-1, keepdim=True) / length).clamp_max(1.0)
     return alpha * h
 
 
-def token_mask(audio: Float[Tensor, "batch token d_audio"], vision: Float[Tensor, "batch token d_vision"]
-               ) -> Bool[Tensor, "batch token"]:
+def token_mask(
+    audio: Float[Tensor, "batch token d_audio"], vision: Float[Tensor, "batch token d_vision"]
+) -> Bool[Tensor, "batch token"]:
     """True where a token has any audio or vision: false on special tokens and padding."""
     return (audio != 0).any(-1) | (vision != 0).any(-1)
 
@@ -48,9 +50,13 @@ class MAG(nn.Module):
         self.norm = nn.LayerNorm(d_text)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, e: Float[Tensor, "batch token d_text"], audio: Float[Tensor, "batch token d_audio"],
-                vision: Float[Tensor, "batch token d_vision"], attention_mask: Bool[Tensor, "batch token"]
-                ) -> Float[Tensor, "batch token d_text"]:
+    def forward(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        audio: Float[Tensor, "batch token d_audio"],
+        vision: Float[Tensor, "batch token d_vision"],
+        attention_mask: Bool[Tensor, "batch token"],
+    ) -> Float[Tensor, "batch token d_text"]:
         gate_v = self.gate_vision(torch.cat([vision, e], dim=-1)).relu()
         gate_a = self.gate_audio(torch.cat([audio, e], dim=-1)).relu()
         h = gate_v * self.shift_vision(vision) + gate_a * self.shift_audio(audio)

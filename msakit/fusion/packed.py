@@ -26,8 +26,10 @@ def check_packed(name: str, packed: Packed) -> None:
     """Raise ValueError, naming the modality, if the lengths do not add up to the number of frames."""
     total, frames = int(packed.lengths.sum()), packed.frames.shape[-2]
     if total != frames:
-        raise ValueError(f"{name}: the lengths add up to {total} frames, but {frames} frames were given; "
-                         "take frames and lengths from the same list of segments")
+        raise ValueError(
+            f"{name}: the lengths add up to {total} frames, but {frames} frames were given; "
+            "take frames and lengths from the same list of segments"
+        )
 
 
 def segment_of_frame(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
@@ -46,8 +48,9 @@ def length_mask(lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "batch time"]:
     return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
 
 
-def pad(values: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"], fill: float = 0.0
-        ) -> Float[Tensor, "batch time dim"]:
+def pad(
+    values: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"], fill: float = 0.0
+) -> Float[Tensor, "batch time dim"]:
     """The padded form, for attention, plots and libraries that want a rectangle."""
     padded = values.new_full((len(lengths), int(lengths.max()), values.shape[-1]), fill)
     padded[segment_of_frame(lengths), frame_positions(lengths)] = values

@@ -47,8 +47,10 @@ def feature_size(encoder: nn.Module) -> int:
     config: Any = encoder.config
     size = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
     if size is None:
-        raise ValueError(f"{type(encoder).__name__}: its configuration has neither hidden_size nor hidden_sizes; "
-                         "choose an encoder of another family")
+        raise ValueError(
+            f"{type(encoder).__name__}: its configuration has neither hidden_size nor hidden_sizes; "
+            "choose an encoder of another family"
+        )
     return int(size)
 
 

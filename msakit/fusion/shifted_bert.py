@@ -34,8 +34,10 @@ def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
     for module in encoder.modules():
         if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
             return module
-    raise ValueError(f"{type(encoder).__name__} has no list of {config.num_hidden_layers} layers; use BERT, RoBERTa, "
-                     "DistilBERT or another encoder that keeps its layers in one list")
+    raise ValueError(
+        f"{type(encoder).__name__} has no list of {config.num_hidden_layers} layers; use BERT, RoBERTa, "
+        "DistilBERT or another encoder that keeps its layers in one list"
+    )
 
 
 class SequenceEmbedding(nn.Module):
@@ -47,8 +49,9 @@ class SequenceEmbedding(nn.Module):
         self.layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout, batch_first=True)
         self.output = nn.Linear(width, projection)
 
-    def forward(self, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
-                ) -> Float[Tensor, "batch projection"]:
+    def forward(
+        self, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch projection"]:
         # An utterance without any word would attend to nothing: its first token, all zeros, stands in.
         mask = mask | (~mask.any(1, keepdim=True) & (torch.arange(mask.shape[1], device=mask.device) == 0))
         hidden = self.layer(self.inputs(values), src_key_padding_mask=~mask)
@@ -65,10 +68,23 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
     n_classes: None for regression.
     """
 
-    def __init__(self, text_config: dict[str, Any], d_audio: int, d_vision: int, shift: str | None = "cms",
-                 layer: int = 0, beta: float = 1.0, shift_dropout: float = 0.5, contexts: str = "both",
-                 context_pooling: str = "attention", contrast: bool = False, clr_text: str = "pre",
-                 projection: int = 128, head_dropout: float = 0.1, n_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        text_config: dict[str, Any],
+        d_audio: int,
+        d_vision: int,
+        shift: str | None = "cms",
+        layer: int = 0,
+        beta: float = 1.0,
+        shift_dropout: float = 0.5,
+        contexts: str = "both",
+        context_pooling: str = "attention",
+        contrast: bool = False,
+        clr_text: str = "pre",
+        projection: int = 128,
+        head_dropout: float = 0.1,
+        n_classes: int | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder_from_config(text_config)
         d_text, depth = feature_size(self.encoder), len(encoder_layers(self.encoder))
@@ -87,8 +103,9 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(d_text, n_classes or 1))
         if contrast:
             self.embed_text = nn.Linear(d_text, projection)
-            self.embed = nn.ModuleDict({"audio": SequenceEmbedding(d_audio, projection),
-                                        "vision": SequenceEmbedding(d_vision, projection)})
+            self.embed = nn.ModuleDict(
+                {"audio": SequenceEmbedding(d_audio, projection), "vision": SequenceEmbedding(d_vision, projection)}
+            )
 
     @classmethod
     def from_encoder(cls, path: str | Path, d_audio: int, d_vision: int, **settings: Any) -> "ShiftedBert":
@@ -99,7 +116,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         return model
 
     def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """"pooled", "batch d_text" (the encoder's pooler output, or its first token where it has none), and, with
+        """ "pooled", "batch d_text" (the encoder's pooler output, or its first token where it has none), and, with
         contrast, the unit embeddings "text", "audio" and "vision", "batch projection".
 
         batch: input_ids, attention_mask, and audio and vision on word pieces, "batch token dim", zero on special
@@ -120,7 +137,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         return features
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """"prediction": regression "batch", or logits "batch classes"."""
+        """ "prediction": regression "batch", or logits "batch classes"."""
         prediction = self.head(features["pooled"])
         return {"prediction": prediction if self.n_classes else prediction.squeeze(-1)}
 
@@ -145,8 +162,9 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
     def _hook(self, batch: dict[str, Any]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
         shift, mask = self.shift, batch["attention_mask"].bool()
 
-        def insert(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-                   ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def insert(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             if shift is None:
                 raise ValueError("the text-only model has no shift to insert")
             if args:

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 
-def align_to_pieces(word_ids: Sequence[int | None], word_vectors: Float[np.ndarray, "word dim"]
-                    ) -> Float[np.ndarray, "token dim"]:
+def align_to_pieces(
+    word_ids: Sequence[int | None], word_vectors: Float[np.ndarray, "word dim"]
+) -> Float[np.ndarray, "token dim"]:
     """word_ids as a fast tokenizer's `BatchEncoding.word_ids(row)` gives them, None for special tokens.
 
     Tokenize the same list of words that the vectors belong to (`is_split_into_words=True`); words cut off by
@@ -18,7 +19,9 @@ def align_to_pieces(word_ids: Sequence[int | None], word_vectors: Float[np.ndarr
         if word is None:
             continue
         if not 0 <= word < len(word_vectors):
-            raise ValueError(f"token {position} belongs to word {word}, but there are vectors for {len(word_vectors)} "
-                             "words; tokenize the words of the timing table with is_split_into_words=True")
+            raise ValueError(
+                f"token {position} belongs to word {word}, but there are vectors for {len(word_vectors)} "
+                "words; tokenize the words of the timing table with is_split_into_words=True"
+            )
         pieces[position] = word_vectors[word]
     return pieces

@@ -149,8 +149,9 @@ def best_layers(runs: Runs) -> dict[str, int]:
     scores = runs.scores("mae", split="valid")
     parts = scores["arm"].str.extract(r"^layer(?P<layer>\d+)-(?P<modality>\w+)$")
     single = scores.assign(layer=parts["layer"].astype(float), modality=parts["modality"]).dropna(subset="layer")
-    means = single.groupby(["modality", "layer"])["value"].mean()
-    return {str(name): int(part.droplevel(0).idxmin()) for name, part in means.groupby(level=0)}
+    means = single.groupby(["modality", "layer"], as_index=False)["value"].mean()
+    lowest = means.loc[means.groupby("modality")["value"].idxmin()]
+    return {str(name): int(layer) for name, layer in zip(lowest["modality"], lowest["layer"], strict=True)}
 
 
 def run(

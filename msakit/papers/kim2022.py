@@ -69,7 +69,7 @@ class Inputs:
     """One split on word pieces: token ids, and one vector a token for audio and for vision (zero on special tokens)."""
 
     token_ids: list[list[int]]
-    nonverbal: dict[str, list[Float[np.ndarray, "token dim"]]]
+    nonverbal: dict[str, list[Float[np.ndarray, "_token _dim"]]]  # ragged: the axes are not bound
     label: np.ndarray
 
 

@@ -111,12 +111,14 @@ def reference_jobs(corpus: Corpus) -> list[Job]:
     oracle = corpus.oracle()
     if oracle is not None:
         oracle = oracle.set_index("segment_id")
-        classes = [f"p_{name}" for name in corpus.task.classes]
-        columns = {name.removeprefix("prediction").replace("_", "-"): name for name in oracle if "prediction" in name}
-        for suffix, chosen in columns.items() if regression else [("", classes)]:
-            values[f"oracle{suffix}"] = {
-                split: oracle.loc[list(corpus.splits[split]["segment_id"]), chosen].to_numpy() for split in sizes
-            }
+        rows = {split: oracle.loc[list(corpus.splits[split]["segment_id"])] for split in sizes}
+        if regression:
+            for name in map(str, oracle.columns):
+                arm = name.replace("prediction", "oracle").replace("_", "-")
+                values[arm] = {split: part[name].to_numpy() for split, part in rows.items()}
+        else:
+            classes = [f"p_{name}" for name in corpus.task.classes]
+            values["oracle"] = {split: part[classes].to_numpy() for split, part in rows.items()}
     return [
         Job(arm, 0, {"reference": arm}, partial(_reference, corpus, predictions)) for arm, predictions in values.items()
     ]

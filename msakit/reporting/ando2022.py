@@ -1,5 +1,6 @@
 """Tables and figures of Ando et al. 2022, from recorded runs alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,15 @@ from msakit.papers.ando2022 import MODALITIES, PAPER, best_layers
 from msakit.records import Runs
 from msakit.reporting import figures as draw
 from msakit.reporting.corpora import ORACLE_NOTE, by_corpus, kind_of_data, reference_value, references
-from msakit.reporting.tables import Table, summarise
+from msakit.reporting.tables import Row, Table, published_rows, read_published, summarise
+
+PUBLISHED = {
+    "conv": "Published: conventional",
+    "conv-bert": "Published: conventional, BERT text",
+    "layer23": "Published: CLIP, WavLM, BERT, output layer",
+    "layerbest": "Published: CLIP, WavLM, BERT, best layers",
+    "layerall": "Published: CLIP, WavLM, BERT, weighted",
+}
 
 
 def tables(runs: Runs) -> dict[str, Table]:
@@ -33,9 +42,9 @@ def rows(runs: Runs) -> list[tuple[str, str, str]]:
                 "output": f"layer{last.get(modality)}-{modality}",
                 "best": f"layer{best.get(modality)}-{modality}",
             }.get(family, f"{family}-{modality}")
-            layer = f" {best[modality]}" if family == "best" and modality in best else ""
+            named = title.replace("best single layer", f"best single layer, {best.get(modality)}")
             if source in arms:
-                made.append((f"{family}-{modality}", source, f"{title}{layer}: {modality}"))
+                made.append((f"{family}-{modality}", source, f"{named}: {modality}"))
         for arm in sorted(arms):
             parts = arm.split("-")
             if parts[0] == family and len(parts) > 2:
@@ -60,12 +69,25 @@ def arm_table(runs: Runs, corpus: str) -> Table:
         parts.append(part.frame.assign(arm=row))
         notes += part.notes
     there = references(runs)
-    parts.append(summarise(runs, corpus, title, {}, names, references=there).frame)
+    beside = published(corpus)
+    parts.append(summarise(runs, corpus, title, {}, names, references=there, extra=beside).frame)
+    notes += [row.note for row in beside]
+    if not runs.frame["generated"].any():
+        notes.append(f"Real data ({corpus}).")
     notes.append("The best layer of each modality was chosen on the validation split, by mean MAE over seeds.")
     if "oracle" in there:
         notes.append(ORACLE_NOTE)
     # A single reference or arm has no spread to speak of: the note on few seeds is for the trained arms alone.
     return Table(corpus, title, pd.concat(parts, ignore_index=True), tuple(dict.fromkeys(notes)), tuple(names))
+
+
+def published(corpus: str) -> list[Row]:
+    """The authors' five rows, for the corpora that they used; their encoders are larger than ours may be."""
+    name = corpus.replace("_", "-")
+    known = read_published()
+    if not len(known[(known["paper"] == PAPER) & (known["corpus"] == name)]):
+        return []
+    return published_rows(known, PAPER, name, PUBLISHED)
 
 
 def layer_scores(runs: Runs, split: str) -> pd.DataFrame:
@@ -94,8 +116,7 @@ def layer_table(runs: Runs, corpus: str) -> Table:
         for a, b in zip(chosen, output, strict=True)
     ]
     notes = ["Mean and sample s.d. (ddof 1) over seeds of the unimodal arms; lower is better.", "Layer 0: embeddings."]
-    if runs.frame["generated"].any():
-        notes.append(f"Generated data ({corpus}).")
+    notes.append(f"{kind_of_data(runs).capitalize()} ({corpus}).")
     return Table(f"{corpus}-layers", f"Ando et al. 2022 on {corpus}: every single layer", frame, tuple(notes))
 
 
@@ -104,11 +125,9 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
     made = []
     for corpus, part in by_corpus(runs, PAPER):
         with draw.style():
-            figure, axes = plt.subplots(figsize=(draw.COLUMN, 2.6))
-            curve = layer_scores(part, "test")
-            draw.layer_curve(axes, curve, "mae", best_layers(part))
-            axes.set_ylabel("Test MAE ↓ (label units)")
-            axes.set_title(f"Single layers, {corpus} ({kind_of_data(part)})")
+            curve, best = layer_scores(part, "test"), best_layers(part)
+            figure = layer_figure(curve, best)
+            figure.suptitle(f"Single layers on {corpus} ({kind_of_data(part)}), test", fontsize=8.5)
             draw.save(figure, curve, folder, f"{corpus}-layers")
             made.append(figure)
             named = rows(part)
@@ -118,6 +137,30 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
             titles = {row: title for row, _, title in named}
             draw.arm_points(axes, points, "mae", titles, oracle=reference_value(part, "oracle", "mae"),
                             constant=reference_value(part, "constant", "mae"))  # fmt: skip
+            axes.set_title(f"Arms on {corpus} ({kind_of_data(part)}), test", pad=14)
             draw.save(figure, points[["arm", "seed", "value"]], folder, f"{corpus}-arms")
             made.append(figure)
     return made
+
+
+def layer_figure(curve: pd.DataFrame, best: Mapping[str, int]) -> Figure:
+    """One panel a modality, each with its own scale: their levels differ by more than their layers do.
+
+    curve: modality, layer, seed, value (MAE).
+    """
+    shown = [name for name in MODALITIES if name in set(curve["modality"])]
+    width = draw.COLUMN if len(shown) == 1 else draw.PAGE
+    figure, axes = plt.subplots(1, len(shown), figsize=(width, 2.5), squeeze=False)
+    for place, (axis, modality) in enumerate(zip(axes[0], shown, strict=True)):
+        draw.layer_curve(axis, curve[curve["modality"] == modality], "mae", best, first=place)
+        axis.get_legend().remove()
+        axis.set_title(modality)
+        axis.set_ylabel("Test MAE ↓ (label units)" if place == 0 else "")
+    marks = [
+        plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=draw.GREY),
+        plt.Line2D([], [], ls="", marker="*", ms=9, mfc="white", mec=draw.GREY),
+        plt.Rectangle((0, 0), 1, 1, color=draw.GREY, alpha=0.15, lw=0),
+    ]
+    labels = ["output layer", "best on validation", "95 % interval over seeds"]
+    figure.legend(marks, labels, loc="outside lower center", ncols=3)
+    return figure

@@ -86,21 +86,23 @@ def layer_curve(
     metric: str,
     best: Mapping[str, int] | None = None,
     level: float = statistics.LEVEL,
+    first: int = 0,
 ) -> Axes:
     """A metric over the encoder's hidden states, one line a modality, with the t-interval over seeds.
 
     frame: modality, layer, seed, value (one row each). The output layer (the last) is marked by an open circle, the
-    layer that validation chose (`best`: modality -> layer) by a star.
+    layer that validation chose (`best`: modality -> layer) by a star. first: place in the palette of the first line,
+    for panels that share one order of modalities.
     """
     points = over_seeds(frame, ["modality", "layer"], level)
-    for index, (modality, part) in enumerate(points.groupby("modality", sort=False)):
+    for index, (modality, part) in enumerate(points.groupby("modality", sort=False), start=first):
         line = part.sort_values("layer")
         colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
         ax.plot(line["layer"], line["mean"], color=colour, marker=marker, ls=LINES[index % len(LINES)],
                 label=str(modality), zorder=3)  # fmt: skip
         ax.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
         ax.plot(line["layer"].iloc[-1:], line["mean"].iloc[-1:], ls="", marker="o", ms=9, mfc="none", mec=GREY,
-                mew=0.9, label="output layer" if index == 0 else None, zorder=4)  # fmt: skip
+                mew=0.9, label="output layer" if index == first else None, zorder=4)  # fmt: skip
         chosen = line[line["layer"] == (best or {}).get(str(modality))]
         ax.plot(chosen["layer"], chosen["mean"], ls="", marker="*", ms=10, mfc="white", mec=colour, mew=1.1,
                 label=None, zorder=5)  # fmt: skip

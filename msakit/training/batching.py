@@ -23,8 +23,13 @@ Labels = np.ndarray | Sequence[float] | Sequence[int]
 POOL_OF_BATCHES = 50
 
 
-def batch_order(count: int, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False,
-                lengths: Int[Tensor, " rows"] | None = None) -> list[Int[Tensor, " batch"]]:
+def batch_order(
+    count: int,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    drop_last: bool = False,
+    lengths: Int[Tensor, " rows"] | None = None,
+) -> list[Int[Tensor, " batch"]]:
     """Row numbers of each batch.  generator: shuffle.  lengths: put rows of similar length together (within pools of
     50 shuffled batches, or over all rows without a generator), the batches themselves in random order."""
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
@@ -40,8 +45,14 @@ def batch_order(count: int, batch_size: int, generator: torch.Generator | None =
 class _Batches:
     """What the three kinds share: labels, order, and the dense arrays whose rows are served as they are."""
 
-    def __init__(self, label: Labels, batch_size: int, dense: Mapping[str, np.ndarray],
-                 generator: torch.Generator | None, drop_last: bool) -> None:
+    def __init__(
+        self,
+        label: Labels,
+        batch_size: int,
+        dense: Mapping[str, np.ndarray],
+        generator: torch.Generator | None,
+        drop_last: bool,
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         array = np.asarray(label)
@@ -68,8 +79,15 @@ class _Batches:
 class TensorBatches(_Batches):
     """Rows of plain arrays: images, pooled features, cached features of frozen encoders."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], label: Labels, batch_size: int, *,
-                 generator: torch.Generator | None = None, drop_last: bool = False) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        label: Labels,
+        batch_size: int,
+        *,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
+    ) -> None:
         super().__init__(label, batch_size, arrays, generator, drop_last)
 
 
@@ -80,9 +98,16 @@ class FeatureBatches(_Batches):
     them; half precision is widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.
     """
 
-    def __init__(self, features: Mapping[str, tuple[np.ndarray, np.ndarray]], label: Labels,
-                 batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False,
-                 augment: SpecAugment | None = None) -> None:
+    def __init__(
+        self,
+        features: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        label: Labels,
+        batch_size: int,
+        *,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
+        augment: SpecAugment | None = None,
+    ) -> None:
         super().__init__(label, batch_size, {}, generator, drop_last)
         if augment is not None and generator is None:
             raise ValueError("SpecAugment draws from the batches' generator: pass one, or leave augment out")
@@ -92,8 +117,10 @@ class FeatureBatches(_Batches):
             _check_rows(name, len(lengths), len(self.label))
             size = torch.from_numpy(np.asarray(lengths, dtype=np.int64))
             if int(size.sum()) != frames.shape[-2]:
-                raise ValueError(f"{name}: the lengths add up to {int(size.sum())}, but {frames.shape[-2]} frames were "
-                                 "given; take both from the same list of segments")
+                raise ValueError(
+                    f"{name}: the lengths add up to {int(size.sum())}, but {frames.shape[-2]} frames were "
+                    "given; take both from the same list of segments"
+                )
             self.features[name] = (_tensor(frames), size.cumsum(0) - size, size)
 
     def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
@@ -117,25 +144,41 @@ class TextBatches(_Batches):
     tokens (as published for the joint fine-tuning; far slower).  bucket: rows of similar length together.
     """
 
-    def __init__(self, token_ids: Sequence[Sequence[int]], label: Labels, batch_size: int, *,
-                 per_token: Mapping[str, Sequence[Any]] | None = None, dense: Mapping[str, np.ndarray] | None = None,
-                 pad_id: int = 0, pad_to: int | None = None, bucket: bool = False,
-                 generator: torch.Generator | None = None, drop_last: bool = False) -> None:
+    def __init__(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        label: Labels,
+        batch_size: int,
+        *,
+        per_token: Mapping[str, Sequence[Any]] | None = None,
+        dense: Mapping[str, np.ndarray] | None = None,
+        pad_id: int = 0,
+        pad_to: int | None = None,
+        bucket: bool = False,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
+    ) -> None:
         super().__init__(label, batch_size, dense or {}, generator, drop_last)
         _check_rows("token_ids", len(token_ids), len(self.label))
         self.token_ids = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
         self.lengths = torch.tensor([len(ids) for ids in self.token_ids])
-        self.per_token = {name: [torch.as_tensor(np.asarray(v), dtype=torch.float32) for v in values]
-                          for name, values in (per_token or {}).items()}
+        self.per_token = {
+            name: [torch.as_tensor(np.asarray(v), dtype=torch.float32) for v in values]
+            for name, values in (per_token or {}).items()
+        }
         for name, values in self.per_token.items():
             _check_rows(name, len(values), len(self.label))
             for row, (value, ids) in enumerate(zip(values, self.token_ids, strict=True)):
                 if len(value) != len(ids):
-                    raise ValueError(f"{name}, row {row}: {len(value)} vectors for {len(ids)} tokens; "
-                                     "align words to word pieces first")
+                    raise ValueError(
+                        f"{name}, row {row}: {len(value)} vectors for {len(ids)} tokens; "
+                        "align words to word pieces first"
+                    )
         if pad_to is not None and len(self.lengths) and int(self.lengths.max()) > pad_to:
-            raise ValueError(f"row {int(self.lengths.argmax())} has {int(self.lengths.max())} tokens, more than "
-                             f"pad_to={pad_to}; truncate when tokenizing")
+            raise ValueError(
+                f"row {int(self.lengths.argmax())} has {int(self.lengths.max())} tokens, more than "
+                f"pad_to={pad_to}; truncate when tokenizing"
+            )
         self.pad_id, self.pad_to = pad_id, pad_to
         self.sizes = self.lengths if bucket else None
 
@@ -153,7 +196,7 @@ class TextBatches(_Batches):
 def _padded(rows: list[Tensor], width: int, fill: int) -> Shaped[Tensor, "batch token *dim"]:
     padded = rows[0].new_full((len(rows), width, *rows[0].shape[1:]), fill)
     for row, values in zip(padded, rows, strict=True):
-        row[:len(values)] = values
+        row[: len(values)] = values
     return padded
 
 

@@ -48,13 +48,28 @@ def set_seed(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, loss: Loss,
-        optimizer: torch.optim.Optimizer, epochs: int, scheduler: Any = None, scheduler_step: str = "epoch",
-        patience: int | None = None, clip: float | None = None, average: float | None = None,
-        average_as: str = "judge", select: tuple[str, str] = ("loss", "min"), ties: str = "first",
-        metrics: Mapping[str, Metric] | None = None, valid_mean: str = "samples",
-        on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
-        accelerator: Accelerator | None = None, progress: bool = True) -> Fit:
+def fit(
+    model: nn.Module,
+    train_batches: Batches,
+    valid_batches: Batches,
+    *,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    scheduler: Any = None,
+    scheduler_step: str = "epoch",
+    patience: int | None = None,
+    clip: float | None = None,
+    average: float | None = None,
+    average_as: str = "judge",
+    select: tuple[str, str] = ("loss", "min"),
+    ties: str = "first",
+    metrics: Mapping[str, Metric] | None = None,
+    valid_mean: str = "samples",
+    on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = True,
+) -> Fit:
     """Train `model` and leave it with the weights of its best epoch by validation, in eval mode.
 
     loss(outputs, batch) -> scalar mean over the batch.  scheduler_step: "epoch" or "batch".  patience: stop after so
@@ -73,8 +88,11 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
     name, better = _check_options(select, metrics, ties, scheduler_step, valid_mean, average_as)
     accelerator = accelerator or Accelerator()
     # The copy is taken before accelerate wraps the model, so that it stays a plain module.
-    averaged = None if average is None else AveragedModel(model, accelerator.device,
-                                                          multi_avg_fn=get_ema_multi_avg_fn(average))
+    averaged = (
+        None
+        if average is None
+        else AveragedModel(model, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(average))
+    )
     model, optimizer = accelerator.prepare(model, optimizer)
     bare = accelerator.unwrap_model(model)
     teacher = averaged.module.eval() if averaged is not None and average_as == "teacher" else None
@@ -83,8 +101,9 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
     best: dict[str, float] = {}
     best_state: dict[str, Tensor] = {}
     waited, start = 0, time.perf_counter()
-    for epoch in tqdm(range(1, epochs + 1), desc="epochs", leave=False,
-                      disable=not (progress and accelerator.is_main_process)):
+    for epoch in tqdm(
+        range(1, epochs + 1), desc="epochs", leave=False, disable=not (progress and accelerator.is_main_process)
+    ):
         began, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
         model.train()
         total, count = torch.zeros((), device=accelerator.device), 0
@@ -115,8 +134,10 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
         row["seconds"] = time.perf_counter() - began
         score = row["valid_loss" if name == "loss" else name]
         if not (math.isfinite(row["train_loss"]) and math.isfinite(score)):
-            raise FloatingPointError(f"epoch {epoch}: training loss {row['train_loss']}, validation {name} {score}; "
-                                     "lower the learning rate or clip the gradient, and look for non-finite features")
+            raise FloatingPointError(
+                f"epoch {epoch}: training loss {row['train_loss']}, validation {name} {score}; "
+                "lower the learning rate or clip the gradient, and look for non-finite features"
+            )
         if on_epoch is not None:
             row |= on_epoch(judged, epoch)
         history.append(row)
@@ -130,8 +151,13 @@ def fit(model: nn.Module, train_batches: Batches, valid_batches: Batches, *, los
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     bare.load_state_dict(best_state, strict=False)
     bare.eval()
-    log.info("best epoch %d of %d: validation %s %.4f", int(best["epoch"]), len(history), name,
-             best["valid_loss" if name == "loss" else name])
+    log.info(
+        "best epoch %d of %d: validation %s %.4f",
+        int(best["epoch"]),
+        len(history),
+        name,
+        best["valid_loss" if name == "loss" else name],
+    )
     return Fit(int(best["epoch"]), history, time.perf_counter() - start, best)
 
 
@@ -150,8 +176,10 @@ def predict(model: nn.Module, batches: Batches, keys: tuple[str, ...] = ("predic
         for key, value in rows.items():
             found.setdefault(key, []).append(value.detach().cpu())
     model.train(was_training)
-    arrays = {key: torch.cat(values).float().numpy() if values[0].is_floating_point() else torch.cat(values).numpy()
-              for key, values in found.items()}
+    arrays = {
+        key: torch.cat(values).float().numpy() if values[0].is_floating_point() else torch.cat(values).numpy()
+        for key, values in found.items()
+    }
     if "index" in arrays:
         order = np.argsort(arrays["index"], kind="stable")
         arrays = {key: value[order] for key, value in arrays.items()}
@@ -159,8 +187,9 @@ def predict(model: nn.Module, batches: Batches, keys: tuple[str, ...] = ("predic
 
 
 @torch.no_grad()
-def _validate(model: nn.Module, batches: Batches, loss: Loss, metrics: Mapping[str, Metric], mean: str,
-              accelerator: Accelerator) -> dict[str, float]:
+def _validate(
+    model: nn.Module, batches: Batches, loss: Loss, metrics: Mapping[str, Metric], mean: str, accelerator: Accelerator
+) -> dict[str, float]:
     model.eval()
     values, sizes, predictions, labels = [], [], [], []
     for batch in batches:
@@ -196,13 +225,18 @@ def _share(batches: Batches, accelerator: Accelerator) -> Iterator[dict[str, Any
             held = []
 
 
-def _check_options(select: tuple[str, str], metrics: Mapping[str, Metric], ties: str, step: str, mean: str,
-                   average_as: str) -> tuple[str, Callable[[float, float], bool]]:
+def _check_options(
+    select: tuple[str, str], metrics: Mapping[str, Metric], ties: str, step: str, mean: str, average_as: str
+) -> tuple[str, Callable[[float, float], bool]]:
     name, direction = select
-    for value, choices, what in ((name, ("loss", *metrics), "select[0]"), (direction, ("min", "max"), "select[1]"),
-                                 (ties, ("first", "last"), "ties"), (step, ("epoch", "batch"), "scheduler_step"),
-                                 (mean, ("samples", "batches"), "valid_mean"),
-                                 (average_as, ("judge", "teacher"), "average_as")):
+    for value, choices, what in (
+        (name, ("loss", *metrics), "select[0]"),
+        (direction, ("min", "max"), "select[1]"),
+        (ties, ("first", "last"), "ties"),
+        (step, ("epoch", "batch"), "scheduler_step"),
+        (mean, ("samples", "batches"), "valid_mean"),
+        (average_as, ("judge", "teacher"), "average_as"),
+    ):
         if value not in choices:
             raise ValueError(f"{what} is {value!r}; choose from {choices}")
     return name, (lambda new, old: new < old) if direction == "min" else (lambda new, old: new > old)

@@ -35,9 +35,13 @@ def classification(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[T
     return F.cross_entropy(logits, label.long())
 
 
-def info_nce(first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"], temperature: float = 0.07,
-             smoothing: float = 0.0, keys: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]] | None = None
-             ) -> Float[Tensor, ""]:
+def info_nce(
+    first: Float[Tensor, "batch dim"],
+    second: Float[Tensor, "batch dim"],
+    temperature: float = 0.07,
+    smoothing: float = 0.0,
+    keys: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]] | None = None,
+) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of L2-normalised embeddings whose rows belong together; in nats, log(batch) at chance.
 
     keys: the same two embeddings from a momentum encoder; each query is then compared with those of the other side.
@@ -45,12 +49,19 @@ def info_nce(first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim
     first_keys, second_keys = keys or (first, second)
     target = torch.arange(len(first), device=first.device)
     # torch smooths exactly as wanted: (1 - eps) on the target plus eps / N everywhere.
-    return (F.cross_entropy(first @ second_keys.T / temperature, target, label_smoothing=smoothing)
-            + F.cross_entropy(second @ first_keys.T / temperature, target, label_smoothing=smoothing)) / 2
+    return (
+        F.cross_entropy(first @ second_keys.T / temperature, target, label_smoothing=smoothing)
+        + F.cross_entropy(second @ first_keys.T / temperature, target, label_smoothing=smoothing)
+    ) / 2
 
 
-def with_contrast(base: Loss, weight: float, pairs: tuple[tuple[str, str], ...] = TEXT_PAIRS,
-                  temperature: float = 0.07, smoothing: float = 0.1) -> Loss:
+def with_contrast(
+    base: Loss,
+    weight: float,
+    pairs: tuple[tuple[str, str], ...] = TEXT_PAIRS,
+    temperature: float = 0.07,
+    smoothing: float = 0.1,
+) -> Loss:
     """base + weight * the sum of InfoNCE over pairs of the model's embeddings; weight 0 leaves the base alone.
 
     Where the loop adds a teacher's embeddings ("teacher_text", ...; `average_as="teacher"`), they are the keys.

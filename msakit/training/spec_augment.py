@@ -44,8 +44,9 @@ class SpecAugment:
         return Packed(torch.where(hidden | silent[..., None], mean, frames).view(shape), lengths)
 
 
-def _draw(sizes: Int[Tensor, "layer batch"], width: float, masks: int, generator: torch.Generator
-          ) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
+def _draw(
+    sizes: Int[Tensor, "layer batch"], width: float, masks: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
     """First and one-past-last position of each mask: width below width * size, start uniform over what fits."""
     uniform = torch.rand(2, *sizes.shape, masks, generator=generator)
     # The number of allowed widths 0, 1, ...: all whole numbers that are smaller than the limit.
@@ -55,7 +56,12 @@ def _draw(sizes: Int[Tensor, "layer batch"], width: float, masks: int, generator
     return start, start + widths
 
 
-def _stripes(sizes: Int[Tensor, "layer batch"], width: float, masks: int, position: Int[Tensor, " dim"],
-             generator: torch.Generator) -> Bool[Tensor, "layer batch dim"]:
+def _stripes(
+    sizes: Int[Tensor, "layer batch"],
+    width: float,
+    masks: int,
+    position: Int[Tensor, " dim"],
+    generator: torch.Generator,
+) -> Bool[Tensor, "layer batch dim"]:
     start, end = _draw(sizes, width, masks, generator)
     return ((position >= start[..., None]) & (position < end[..., None])).any(-2)

@@ -35,7 +35,7 @@ def plain_forward(net, inputs):
     for row in range(count):
         z = {m: torch.zeros(6) for m in MODALITIES}
         for m, (frames, lengths) in inputs.items():
-            x = frames[..., int(lengths[:row].sum()):int(lengths[:row + 1].sum()), :]
+            x = frames[..., int(lengths[:row].sum()) : int(lengths[: row + 1].sum()), :]
             if f"encoders.{m}.mix.scalars" in weights:
                 share = weights[f"encoders.{m}.mix.scalars"].exp()
                 x = sum(s * layer for s, layer in zip(share / share.sum(), x, strict=True))

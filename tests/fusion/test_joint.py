@@ -18,8 +18,12 @@ def model(text="distilbert", image="resnet", **settings):
 
 def batch():
     tokens = token_batch([7, 3, 13])
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"],
-            "pixel_values": image_batch(3), "label": torch.tensor([0, 2, 1])}
+    return {
+        "input_ids": tokens["input_ids"],
+        "attention_mask": tokens["attention_mask"],
+        "pixel_values": image_batch(3),
+        "label": torch.tensor([0, 2, 1]),
+    }
 
 
 @pytest.mark.parametrize(("text", "image"), list(itertools.product(["bert", "distilbert"], IMAGE_CONFIGS)))
@@ -117,8 +121,13 @@ def test_from_encoders_takes_their_weights_and_the_vision_tower_of_clip(tmp_path
     text = model("bert").encoders["text"]
     text.save_pretrained(tmp_path / "text")
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 19}
-    clip = CLIPModel(CLIPConfig(text_config=small | {"vocab_size": 31, "bos_token_id": 0, "eos_token_id": 1},
-                                vision_config=small | {"image_size": 16, "patch_size": 8}, projection_dim=7)).eval()
+    clip = CLIPModel(
+        CLIPConfig(
+            text_config=small | {"vocab_size": 31, "bos_token_id": 0, "eos_token_id": 1},
+            vision_config=small | {"image_size": 16, "patch_size": 8},
+            projection_dim=7,
+        )
+    ).eval()
     clip.save_pretrained(tmp_path / "clip")
     net = JointFusion.from_encoders(tmp_path / "text", tmp_path / "clip", n_classes=2).eval()
     features = net.forward_features(batch())

@@ -73,7 +73,7 @@ def copy_mag_into_cms(mag, cms):
             gate, wide = getattr(mag, f"gate_{name}"), getattr(cms, f"gate_{name}")
             d_text = gate.weight.shape[0]
             wide.weight[:, :size] = gate.weight[:, :size]
-            wide.weight[:, 2 * size:2 * size + d_text] = gate.weight[:, size:]
+            wide.weight[:, 2 * size : 2 * size + d_text] = gate.weight[:, size:]
             wide.bias.copy_(gate.bias)
             getattr(cms, f"shift_{name}").weight[:, :size] = getattr(mag, f"shift_{name}").weight
         cms.norm.load_state_dict(mag.norm.state_dict())

@@ -17,19 +17,35 @@ from msakit.fusion.packed import Packed
 D_AUDIO, D_VISION = 5, 11
 
 TEXT_CONFIGS: dict[str, dict[str, Any]] = {
-    "bert": BertConfig(vocab_size=31, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-                       intermediate_size=19, max_position_embeddings=29).to_dict(),
-    "roberta": RobertaConfig(vocab_size=31, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-                             intermediate_size=19, max_position_embeddings=29, pad_token_id=1).to_dict(),
-    "distilbert": DistilBertConfig(vocab_size=31, dim=16, n_layers=3, n_heads=2, hidden_dim=19,
-                                   max_position_embeddings=29).to_dict(),
+    "bert": BertConfig(
+        vocab_size=31,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=19,
+        max_position_embeddings=29,
+    ).to_dict(),
+    "roberta": RobertaConfig(
+        vocab_size=31,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=19,
+        max_position_embeddings=29,
+        pad_token_id=1,
+    ).to_dict(),
+    "distilbert": DistilBertConfig(
+        vocab_size=31, dim=16, n_layers=3, n_heads=2, hidden_dim=19, max_position_embeddings=29
+    ).to_dict(),
 }
 IMAGE_CONFIGS: dict[str, dict[str, Any]] = {
     "resnet": ResNetConfig(embedding_size=7, hidden_sizes=[7, 13], depths=[1, 1], layer_type="basic").to_dict(),
-    "vit": ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=19, image_size=16,
-                     patch_size=8).to_dict(),
-    "clip_vision": CLIPVisionConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=19,
-                                    image_size=16, patch_size=8).to_dict(),
+    "vit": ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=19, image_size=16, patch_size=8
+    ).to_dict(),
+    "clip_vision": CLIPVisionConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=19, image_size=16, patch_size=8
+    ).to_dict(),
 }
 
 
@@ -47,9 +63,13 @@ def token_batch(lengths: list[int], padding: int = 0, seed: int = 0) -> dict[str
     rows, width, source = len(lengths), max(lengths) + padding, generator(seed)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     words = mask & (torch.arange(width) > 0) & (torch.arange(width) < torch.tensor(lengths)[:, None] - 1)
-    batch: dict[str, Any] = {"attention_mask": mask.long(), "label": torch.randn(rows, generator=source),
-                             "input_ids": torch.ones(rows, width, dtype=torch.long),
-                             "audio": torch.zeros(rows, width, D_AUDIO), "vision": torch.zeros(rows, width, D_VISION)}
+    batch: dict[str, Any] = {
+        "attention_mask": mask.long(),
+        "label": torch.randn(rows, generator=source),
+        "input_ids": torch.ones(rows, width, dtype=torch.long),
+        "audio": torch.zeros(rows, width, D_AUDIO),
+        "vision": torch.zeros(rows, width, D_VISION),
+    }
     for row, length in enumerate(lengths):
         batch["input_ids"][row, :length] = torch.randint(2, 31, (length,), generator=source)
         batch["audio"][row, :length] = torch.randn(length, D_AUDIO, generator=source)

@@ -33,8 +33,10 @@ def test_frames_and_labels_stay_together(layers):
         assert batch["audio"].lengths.tolist() == lengths[batch["index"].numpy()].tolist()
         expected = torch.cat([10 * s + torch.arange(lengths[s]) for s in batch["index"].tolist()]).float()
         for layer in range(layers or 1):
-            assert torch.equal((batch["audio"].frames if layers is None else batch["audio"].frames[layer])[:, 1],
-                               expected + 100 * layer)
+            assert torch.equal(
+                (batch["audio"].frames if layers is None else batch["audio"].frames[layer])[:, 1],
+                expected + 100 * layer,
+            )
         assert torch.allclose(batch["label"], batch["index"] / 7)
 
 
@@ -42,8 +44,11 @@ def test_a_memory_map_serves_the_same(tmp_path):
     frames, lengths = features()
     np.save(tmp_path / "layer.npy", frames)
     mapped = np.load(tmp_path / "layer.npy", mmap_mode="r")
-    for a, b in zip(FeatureBatches({"text": (frames, lengths)}, LABELS, 2),
-                    FeatureBatches({"text": (mapped, lengths)}, LABELS, 2), strict=True):
+    for a, b in zip(
+        FeatureBatches({"text": (frames, lengths)}, LABELS, 2),
+        FeatureBatches({"text": (mapped, lengths)}, LABELS, 2),
+        strict=True,
+    ):
         assert torch.equal(a["text"].frames, b["text"].frames)
 
 

@@ -28,8 +28,13 @@ def rows(x, y, index=None):
 
 def train(model, valid=None, lr=0.25, batches=None, **settings):
     settings = {"loss": losses.mse, "epochs": 4} | settings
-    return fit(model, batches or [rows([1.0, 1.0], [2.0, 2.0])], valid or [rows([1.0], [2.0])],
-               optimizer=torch.optim.SGD([model.weight], lr), **settings)
+    return fit(
+        model,
+        batches or [rows([1.0, 1.0], [2.0, 2.0])],
+        valid or [rows([1.0], [2.0])],
+        optimizer=torch.optim.SGD([model.weight], lr),
+        **settings,
+    )
 
 
 def test_steps_by_hand():
@@ -66,8 +71,13 @@ def test_selection_by_a_metric_over_the_whole_split():
         seen.append((prediction.shape, label.shape))
         return float(prediction.max() - prediction.min())
 
-    found = train(Line(), valid=[rows([1.0, 3.0], [0.0, 0.0]), rows([5.0], [0.0])], epochs=2,
-                  metrics={"spread": spread}, select=("spread", "max"))
+    found = train(
+        Line(),
+        valid=[rows([1.0, 3.0], [0.0, 0.0]), rows([5.0], [0.0])],
+        epochs=2,
+        metrics={"spread": spread},
+        select=("spread", "max"),
+    )
     assert seen == [((3,), (3,)), ((3,), (3,))]
     assert [row["spread"] for row in found.history] == pytest.approx([4 * 1, 4 * 1.5])
     assert found.best_epoch == 2
@@ -118,8 +128,17 @@ def test_clipping_and_schedules_by_hand():
     model, optimizer = Line(), None
     optimizer = torch.optim.SGD([model.weight], 1.0)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, scheduler=scheduler, scheduler_step="batch",
-        epochs=2, clip=1.0)
+    fit(
+        model,
+        batches,
+        batches,
+        loss=losses.mse,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scheduler_step="batch",
+        epochs=2,
+        clip=1.0,
+    )
     assert model.weight.item() == pytest.approx(1 + 0.5 + 0.25 + 0.125)
 
 
@@ -159,8 +178,16 @@ def test_half_precision_reaches_the_loss_as_single():
     try:
         for settings in ({}, {"average": 0.5}, {"average": 0.5, "average_as": "teacher"}):
             model = Net()
-            fit(model, batches, batches, loss=loss, optimizer=torch.optim.SGD(model.parameters(), 0.01), epochs=1,
-                accelerator=Accelerator(mixed_precision="bf16"), **settings)
+            fit(
+                model,
+                batches,
+                batches,
+                loss=loss,
+                optimizer=torch.optim.SGD(model.parameters(), 0.01),
+                epochs=1,
+                accelerator=Accelerator(mixed_precision="bf16"),
+                **settings,
+            )
             assert predict(model, batches)["prediction"].dtype == np.float32
     finally:
         AcceleratorState._reset_state(True)
