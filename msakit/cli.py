@@ -105,6 +105,18 @@ def check_results(
         raise ValueError("there is no results/*/manifest.json to check: run `make reproduce` first")
     for folder in folders:
         typer.echo(f"{folder}: {check(folder)}")
+    if not results:
+        from msakit.reporting import readme
+
+        typer.echo(f"README.md: {readme.check(Path('README.md'))}")
+
+
+@app.command("refresh-readme")
+def refresh_readme(path: Annotated[Path, typer.Argument(help="the README")] = Path("README.md")) -> None:
+    """Fill the README's tables from the published results."""
+    from msakit.reporting.readme import refresh
+
+    refresh(path)
 
 
 @app.command()

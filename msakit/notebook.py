@@ -178,6 +178,9 @@ def begin() -> dict[str, Any]:
         raise ParameterError("begin() belongs in a notebook: there is no IPython kernel here")
     parameters = executed_parameters(shell.user_ns["In"][:-1])
     os.chdir(project_root())
+    # transformers reports each load of a checkpoint at length; what matters of it, msakit.fusion.pretrained says.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", force=True)
     # Third-party chatter that would bury the progress lines.
     for noisy in ("httpx", "datasets", "matplotlib", "snakemake", "libav", "numba", "fontTools"):

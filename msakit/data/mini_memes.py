@@ -28,7 +28,7 @@ from msakit.data.generated import checked_sizes, write_description, write_table
 from msakit.data.scenes import Scene, draw_scene, sample_scene
 
 NAME = "mini-memes"
-SIZES = {"train": 1600, "valid": 200, "test": 400}
+SIZES = {"train": 1200, "valid": 200, "test": 400}
 CLASSES = ("harmless", "hateful")
 TASK = {"kind": "classification", "classes": list(CLASSES)}
 DESCRIPTION = (

@@ -25,10 +25,17 @@ def encoder_from_config(config: dict[str, Any]) -> PreTrainedModel:
 
 
 def load_encoder(path: str | Path, part: str) -> PreTrainedModel:
-    """AutoModel weights at `path`; of a two-tower model such as CLIP only the tower `part` ("text" or "vision")."""
+    """AutoModel weights at `path`; of a two-tower model such as CLIP only the tower `part` ("text" or "vision").
+
+    Weights that the checkpoint lacks start at random, and a warning names them.
+    """
     config = AutoConfig.from_pretrained(path)
     tower = getattr(config, f"{part}_config", None)
-    model: PreTrainedModel = AutoModel.from_pretrained(path, **({} if tower is None else {"config": tower}))
+    model, report = AutoModel.from_pretrained(
+        path, use_safetensors=True, output_loading_info=True, **({} if tower is None else {"config": tower})
+    )
+    if report["missing_keys"]:
+        log.warning("%s lacks weights, which start at random: %s", path, ", ".join(sorted(report["missing_keys"])))
     return model
 
 
