@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Real, Shaped
 
+from msakit import weighted as weigh
+
 Array = np.ndarray
 Regression = Real[np.ndarray, " segments"]
 
@@ -46,13 +48,15 @@ class Metric:
     """One scoring rule.
 
     function(prediction, label) -> Score; direction "up" or "down" says which way is better; label is the heading
-    without arrow; kind is "regression" or "classification"; contribution is there for metrics that are plain means
-    over segments (it makes resampling cheap).
+    without arrow; weighted(prediction, label, weights) -> values does the same for many weightings of the segments at
+    once, weights `[resamples, segments]` (predictions must be finite); kind is "regression" or "classification";
+    contribution is there for metrics that are plain means over segments.
     """
 
     function: Callable[[Any, Any], Score]
     direction: str
     label: str
+    weighted: Callable[[Any, Any, Any], Array]
     kind: str = "regression"
     contribution: Callable[[Any, Any], Contribution] | None = None
 
@@ -122,12 +126,16 @@ def _mean(contribution: Callable[[Any, Any], Contribution]) -> Callable[[Any, An
     return function
 
 
+def _weighted_mean(contribution: Callable[[Any, Any], Contribution]) -> Callable[[Any, Any, Any], Array]:
+    return lambda prediction, label, weights: weigh.mean(*contribution(prediction, label), weights)
+
+
 def _accuracy(title: str, bins: Binning, subset: Subset = everything) -> Metric:
     def contribution(prediction: Array, label: Array) -> Contribution:
         finite = np.nan_to_num(prediction, nan=0.0)
         return Contribution((bins(finite) == bins(label)).astype(float), subset(label))
 
-    return Metric(_mean(contribution), "up", title, contribution=contribution)
+    return Metric(_mean(contribution), "up", title, _weighted_mean(contribution), contribution=contribution)
 
 
 def _mae(title: str, subset: Subset = everything, limit: float | None = None) -> Metric:
@@ -135,7 +143,7 @@ def _mae(title: str, subset: Subset = everything, limit: float | None = None) ->
         p, t = (_clip(values, limit).astype(float) for values in (prediction, label))
         return Contribution(np.abs(p - t), subset(label))
 
-    return Metric(_mean(contribution), "down", title, contribution=contribution)
+    return Metric(_mean(contribution), "down", title, _weighted_mean(contribution), contribution=contribution)
 
 
 def _corr(title: str, subset: Subset = everything, limit: float | None = None) -> Metric:
@@ -147,7 +155,12 @@ def _corr(title: str, subset: Subset = everything, limit: float | None = None) -
             return Score(float("nan"), n)
         return Score(float(np.corrcoef(p, t)[0, 1]), n)
 
-    return Metric(function, "up", title)
+    def weighted(prediction: Array, label: Array, weights: Array) -> Array:
+        kept = subset(label)
+        p, t = (_clip(values, limit)[kept].astype(float) for values in (prediction, label))
+        return weigh.correlation(p, t, weights[:, kept])
+
+    return Metric(function, "up", title, weighted)
 
 
 def _clip(values: Array, limit: float | None) -> Array:
@@ -163,11 +176,17 @@ def _binned(title: str, scorer: str, bins: Binning, subset: Subset = everything,
         n = int(kept.sum())
         if n == 0 or not np.isfinite(prediction).all():
             return Score(float("nan"), n)
-        true, guess = bins(label[kept]), bins(prediction[kept])
-        first, second = (guess, true) if swapped else (true, guess)
-        return Score(_sklearn(scorer, first, second, **options), n)
+        return Score(_sklearn(scorer, *compared(prediction[kept], label[kept]), **options), n)
 
-    return Metric(function, "up", title)
+    def weighted(prediction: Array, label: Array, weights: Array) -> Array:
+        kept = subset(label)
+        return weigh.class_score(scorer, *compared(prediction[kept], label[kept]), weights[:, kept], **options)
+
+    def compared(prediction: Array, label: Array) -> tuple[Array, Array]:
+        true, guess = bins(label), bins(prediction)
+        return (guess, true) if swapped else (true, guess)
+
+    return Metric(function, "up", title, weighted)
 
 
 def _sklearn(scorer: str, true: Array, guess: Array, **options: Any) -> float:
@@ -198,7 +217,15 @@ def _decided(title: str, decide: Callable[[Array], Array], scorer: str | None, b
             return Score(float((guess == label).mean()), n)
         return Score(_sklearn(scorer, label, guess, **options), n)
 
-    return Metric(function, "up", title, kind="classification")
+    def weighted(prediction: Array, label: Array, weights: Array) -> Array:
+        if binary and prediction.shape[1] != 2:
+            return np.full(len(weights), np.nan)
+        guess = decide(prediction)
+        if scorer is None:
+            return weigh.mean((guess == label).astype(float), np.ones(len(label), dtype=bool), weights)
+        return weigh.class_score(scorer, label.astype(int), guess, weights, **options)
+
+    return Metric(function, "up", title, weighted, kind="classification")
 
 
 def _most_probable(probabilities: Real[np.ndarray, "segments classes"]) -> Int[np.ndarray, " segments"]:
@@ -222,6 +249,11 @@ def _auroc(prediction: Real[np.ndarray, "segments classes"], label: Int[np.ndarr
         return Score(float("nan"), n)
     positives = [1] if classes == 2 else range(classes)
     return Score(float(np.mean([roc_auc_score(label == c, prediction[:, c]) for c in positives])), n)
+
+
+def _weighted_auroc(prediction: Array, label: Array, weights: Array) -> Array:
+    positives = [1] if prediction.shape[1] == 2 else range(prediction.shape[1])
+    return np.mean([weigh.auroc(prediction[:, c], label == c, weights) for c in positives], axis=0)
 
 
 # --- the names --------------------------------------------------------------------------------------------------
@@ -255,12 +287,14 @@ METRICS: dict[str, Metric] = {
     "ua_non0": _binned("UA (t≠0, >0)", "recall_score", above_zero, non_zero, average="macro"),
     "f1_macro_has0": _binned("F1 macro (≥0)", "f1_score", at_least_zero, average="macro"),
     "f1_macro_non0": _binned("F1 macro (t≠0, >0)", "f1_score", above_zero, non_zero, average="macro"),
-    "accuracy": Metric(_mean(_correct), "up", "Accuracy", kind="classification", contribution=_correct),
+    "accuracy": Metric(
+        _mean(_correct), "up", "Accuracy", _weighted_mean(_correct), kind="classification", contribution=_correct
+    ),
     "f1_macro": _decided("F1 macro", _most_probable, "f1_score", average="macro"),
     "f1_weighted": _decided("F1 weighted", _most_probable, "f1_score", average="weighted"),
     "f1_binary": _decided("F1 (positive class)", _most_probable, "f1_score", binary=True),
     "ua": _decided("UA (macro recall)", _most_probable, "recall_score", average="macro"),
-    "auroc": Metric(_auroc, "up", "AUROC", kind="classification"),
+    "auroc": Metric(_auroc, "up", "AUROC", _weighted_auroc, kind="classification"),
     "accuracy_logit05": _decided("Accuracy (logit ≥ 0.5)", _logit_cut, None, binary=True),
     "f1_binary_logit05": _decided("F1 (positive class, logit ≥ 0.5)", _logit_cut, "f1_score", binary=True),
 }
