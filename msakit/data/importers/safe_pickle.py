@@ -53,6 +53,9 @@ def load(path: str | Path, max_bytes: int | None = None) -> Any:
     if max_bytes is not None and size > max_bytes:
         raise UnsafePickleError(f"{path} has {size} bytes, more than max_bytes={max_bytes}: raise it if that is right")
     with open(path, "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            raise UnsafePickleError(f"{path} is a zip archive (as .npz and torch files are), not a pickle: unpack it")
+        file.seek(0)
         return _load(file, str(path))
 
 
@@ -62,7 +65,10 @@ def loads(data: bytes) -> Any:
 
 
 def repaired(text: str | bytes) -> str:
-    """A text from a Python 2 pickle (UTF-8 read as latin-1) or bytes, as it was meant; other texts unchanged."""
+    """A text from a Python 2 pickle (UTF-8 read as latin-1) or bytes, as it was meant; other texts unchanged.
+
+    Half a surrogate pair, which no file can hold, becomes "?".
+    """
     if isinstance(text, bytes):
         try:
             return text.decode("utf-8")
@@ -71,7 +77,7 @@ def repaired(text: str | bytes) -> str:
     try:
         return text if text.isascii() else text.encode("latin-1").decode("utf-8")
     except UnicodeError:
-        return text
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _load(file: io.BufferedIOBase, name: str) -> Any:

@@ -1,0 +1,209 @@
+"""MVSA-Single and MVSA-Multiple: data/<id>.jpg, data/<id>.txt and labelResultAll.txt, by a named label rule.
+
+Each annotator labels text and image apart ("text,image"). How one label is made of them differs between papers and is
+seldom said; so the rule is an option without a default:
+
+- agree-only: text and image label are equal, else the post is left out.
+- neutral-yields (Single): equal, or one of them neutral and then the other; positive against negative is left out.
+- majority-then-neutral-yields (Multiple): first the majority of three for text and for image, three different ones
+  leave the post out; then as above.
+- text-majority-balanced (Toledo & Marcacini, as far as their README says): the majority label of the text, then
+  `per_class` posts a class drawn with seed 42, fewer if the smallest class has fewer.
+
+agree-only on Multiple compares the two majorities. Corrupt images and empty texts are left out, each with its reason;
+posts with the same image, byte for byte, are reported and never stand in two splits: the first's id is their video_id.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from msakit.data.corpus import Task
+from msakit.data.importers.draft import Draft, tidy
+from msakit.data.importers.manifest import ImporterError, Manifest
+from msakit.data.importers.tables import Splits, find_one, inside, random_splits, read_splits, read_text
+
+CLASSES = ("negative", "neutral", "positive")
+RULES = {
+    1: ("agree-only", "neutral-yields", "text-majority-balanced"),
+    3: ("agree-only", "majority-then-neutral-yields", "text-majority-balanced"),
+}
+BALANCE_SEED = 42
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
+
+
+def read_single(
+    source: Path,
+    *,
+    rule: str,
+    splits: Splits | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    per_class: int = 1211,
+    duplicates: Literal["report", "drop"] = "report",
+) -> Draft:
+    """MVSA-Single.
+
+    Args:
+        rule: see the module's text.
+        splits: published ids a split; else drawn in the shares `fractions` with `seed`.
+        per_class: posts a class, for text-majority-balanced.
+        duplicates: "drop" leaves out all but the first post with an image.
+    """
+    return _read(source, 1, "mvsa-single", rule, splits, fractions, seed, per_class, duplicates)
+
+
+def read_multiple(
+    source: Path,
+    *,
+    rule: str,
+    splits: Splits | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    per_class: int = 1211,
+    duplicates: Literal["report", "drop"] = "report",
+) -> Draft:
+    """MVSA-Multiple; options as in `read_single`."""
+    return _read(source, 3, "mvsa-multiple", rule, splits, fractions, seed, per_class, duplicates)
+
+
+def combined(pairs: Sequence[tuple[str, str]], rule: str) -> tuple[str, str]:
+    """(label, "") of one post, or ("", the reason why it has none); pairs: (text, image) label of each annotator."""
+    text = _majority([pair[0] for pair in pairs])
+    if rule == "text-majority-balanced":
+        return (text, "") if text else ("", "the annotators disagree on the text")
+    image = _majority([pair[1] for pair in pairs])
+    if not text or not image:
+        return "", f"the annotators disagree on the {'image' if text else 'text'}"
+    if text == image:
+        return text, ""
+    if rule == "agree-only":
+        return "", "text and image label differ"
+    if "neutral" in (text, image):
+        return (image if text == "neutral" else text), ""
+    return "", "text and image label are opposite"
+
+
+def _majority(labels: Sequence[str]) -> str:
+    label, count = Counter(labels).most_common(1)[0]
+    return label if 2 * count > len(labels) else ""
+
+
+def _read(
+    source: Path,
+    annotators: int,
+    name: str,
+    rule: str,
+    splits: Splits | None,
+    fractions: Sequence[float],
+    seed: int,
+    per_class: int,
+    duplicates: str,
+) -> Draft:
+    if rule not in RULES[annotators]:
+        raise ImporterError(f"rule is {rule!r}: for {name} choose one of {', '.join(RULES[annotators])}")
+    if duplicates not in ("report", "drop"):
+        raise ImporterError(f"duplicates is {duplicates!r}: choose 'report' or 'drop'")
+    manifest = Manifest()
+    path = find_one(source, ("labelResultAll.txt",), "labelResultAll.txt")
+    data = path.parent / "data"
+    if not data.is_dir():
+        raise ImporterError(f"no folder {data} beside {path.name}: unpack the images and texts there")
+    table = _labels(path, annotators, rule, manifest)
+    table = _usable(table, data, manifest, duplicates)
+    if rule == "text-majority-balanced" and len(table):
+        table = _balanced(table, per_class, manifest)
+    if splits is not None:
+        homes = read_splits(splits)
+        table["split"] = [homes.get(segment, "") for segment in table["segment_id"]]
+    elif len(table):
+        table["split"] = random_splits(table, fractions, seed, manifest)
+    else:
+        table["split"] = ""
+    return Draft(
+        f"{name}-{rule}",
+        table,
+        Task("classification", classes=CLASSES),
+        f"Imported from {name}; label rule {rule}.",
+        manifest,
+    )
+
+
+def _labels(path: Path, annotators: int, rule: str, manifest: Manifest) -> pd.DataFrame:
+    rows = []
+    for line, content in enumerate(read_text(path, manifest).splitlines(), start=1):
+        if line == 1 or not content.strip():  # the header
+            continue
+        cells = [cell.strip() for cell in content.split("\t")]
+        pairs = [tuple(part.strip().lower() for part in cell.split(",")) for cell in cells[1:] if cell]
+        if len(pairs) != annotators or any(len(p) != 2 or not set(p) <= set(CLASSES) for p in pairs):
+            expected = "<id>" + "\t<text label>,<image label>" * annotators
+            raise ImporterError(f"{path} line {line} is {content!r}: it should read {expected!r} (tabs between)")
+        label, reason = combined([(p[0], p[1]) for p in pairs], rule)
+        if reason:
+            manifest.drop(cells[0], "", reason)
+        else:
+            rows.append({"segment_id": cells[0], "label": label})
+        manifest.found += 1
+    return pd.DataFrame(rows, columns=["segment_id", "label"])
+
+
+def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str) -> pd.DataFrame:
+    """Posts whose text and image can be read; posts with the same image share a video_id."""
+    rows: list[dict[str, str]] = []
+    first: dict[str, str] = {}
+    groups: dict[str, list[str]] = {}
+    for segment, label in tqdm(list(table.itertuples(index=False)), desc="reading posts", unit="post"):
+        image = next((p for suffix in SUFFIXES if (p := inside(data, f"{segment}{suffix}")).is_file()), None)
+        text_file = inside(data, f"{segment}.txt")
+        text = tidy(read_text(text_file, manifest)) if text_file.is_file() else ""
+        reason = "no image file" if image is None else _corrupt(image)
+        if reason is None and not text:
+            reason = "the text is empty" if text_file.is_file() else "no text file"
+        if reason is not None or image is None:
+            manifest.drop(segment, "", str(reason))
+            continue
+        same = first.setdefault(hashlib.sha256(image.read_bytes()).hexdigest(), segment)
+        if same != segment:
+            groups.setdefault(same, [same]).append(segment)
+            if duplicates == "drop":
+                manifest.drop(segment, "", f"the same image as {same}")
+                continue
+        rows.append({"segment_id": segment, "video_id": same, "clip_id": segment, "label": label, "text": text,
+                     "image": str(image)})  # fmt: skip
+    manifest.counts["posts_with_the_same_image"] = list(groups.values())
+    if groups:
+        more = sum(len(group) - 1 for group in groups.values())
+        manifest.warn(f"{more} posts repeat the image of another, byte for byte (duplicates={duplicates!r})")
+    columns = ["segment_id", "video_id", "clip_id", "label", "text", "image"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _corrupt(path: Path) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (64, 64))  # a jpeg is decoded small: quicker, and broken data still shows
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return "the image is corrupt"
+    return None
+
+
+def _balanced(table: pd.DataFrame, per_class: int, manifest: Manifest) -> pd.DataFrame:
+    counts = table["label"].value_counts()
+    size = min(per_class, int(counts.min()))
+    if size < per_class:
+        manifest.warn(f"{size} posts a class kept, {per_class} expected: the smallest class is {counts.idxmin()!r}")
+    random = np.random.RandomState(BALANCE_SEED)
+    chosen = table.groupby("label", sort=True).sample(n=size, random_state=random).index
+    for segment in table.loc[~table.index.isin(chosen), "segment_id"]:
+        manifest.drop(segment, "", "not drawn when balancing the classes")
+    return table.loc[sorted(chosen)].reset_index(drop=True)

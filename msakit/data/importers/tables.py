@@ -1,0 +1,176 @@
+"""Small files of the formats: texts in whatever encoding, csv tables as text, label lists, splits."""
+
+import ast
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from msakit.data.importers.manifest import ImporterError, Manifest
+
+_SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "dev": "valid",
+                "validation": "valid", "test": "test"}  # fmt: skip
+
+Splits = str | Path | Mapping[str, Sequence[str]]
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """(text, encoding): UTF-8 if it is, else Windows-1252, else Latin-1, which reads anything."""
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding), encoding.removesuffix("-sig")
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1"), "latin-1"
+
+
+def read_text(path: Path, manifest: Manifest) -> str:
+    """A file's text; files that are not UTF-8 are counted in the manifest."""
+    try:
+        text, encoding = decode(path.read_bytes())
+    except OSError as error:
+        raise ImporterError(f"cannot read {path} ({error.strerror}): check the path") from error
+    if encoding != "utf-8":
+        encodings = manifest.counts.setdefault("files_not_utf8", {})
+        encodings[encoding] = encodings.get(encoding, 0) + 1
+    return text
+
+
+def read_table(path: Path, columns: tuple[str, ...], manifest: Manifest) -> pd.DataFrame:
+    """A csv with everything as text (an id may be '0001', a word 'null'), checked for the columns it must have."""
+    text = read_text(path, manifest)
+    try:
+        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ImporterError(f"{path} is not a readable csv ({str(error).strip()}): fetch it again") from error
+    table = table.rename(columns=lambda name: str(name).strip()).fillna("")
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise ImporterError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
+            f"(it has {', '.join(map(str, table))}): add or rename it in the header"
+        )
+    return table
+
+
+def split_name(name: str, where: str) -> str:
+    if name.strip().lower() not in _SPLIT_NAMES:
+        raise ImporterError(f"{where}: unknown split {name!r}: use train, valid or test")
+    return _SPLIT_NAMES[name.strip().lower()]
+
+
+def read_splits(splits: Splits) -> dict[str, str]:
+    """video or segment id -> split.
+
+    From a mapping split -> ids; a .json file of one; a .csv with split and video_id or segment_id; a Python file that
+    assigns lists such as standard_train_fold (read as text, never run); or a folder of train.txt,
+    valid.txt and test.txt.
+    """
+    if isinstance(splits, Mapping):
+        return _homes(splits, "splits")
+    path = Path(splits)
+    if path.is_dir():
+        files = [p for p in sorted(path.glob("*.txt")) if p.stem.lower() in _SPLIT_NAMES]
+        if not files:
+            raise ImporterError(f"{path} holds no train.txt, valid.txt or test.txt: put one id a line into them")
+        return _homes({p.stem: p.read_text("utf-8-sig").split() for p in files}, str(path))
+    if not path.is_file():
+        raise ImporterError(f"no split file at {path}: check the path")
+    if path.suffix == ".csv":
+        table = read_table(path, ("split",), Manifest())
+        column = "segment_id" if "segment_id" in table else "video_id"
+        if column not in table:
+            raise ImporterError(f"{path} has neither segment_id nor video_id: add one of the two columns")
+        return _homes({str(name): list(part[column]) for name, part in table.groupby("split")}, str(path))
+    try:
+        if path.suffix == ".py":
+            return _homes(_folds(path), str(path))
+        return _homes(dict(json.loads(path.read_text("utf-8-sig"))), str(path))
+    except (ValueError, SyntaxError, TypeError) as error:
+        if isinstance(error, ImporterError):
+            raise
+        raise ImporterError(
+            f'{path} is not a usable split file ({error}): write {{"train": [ids], "valid": [ids], "test": [ids]}}'
+        ) from error
+
+
+def _folds(path: Path) -> dict[str, list[str]]:
+    """Lists assigned to names such as standard_train_fold in a Python file."""
+    found = {}
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = re.search(r"train|valid|val|dev|test", node.targets[0].id.lower())
+            if name:
+                found[name.group()] = list(ast.literal_eval(node.value))
+    return found
+
+
+def _homes(splits: Mapping[str, Sequence[str]], where: str) -> dict[str, str]:
+    homes: dict[str, str] = {}
+    for name, ids in splits.items():
+        for i in ids:
+            home = split_name(name, where)
+            if homes.setdefault(str(i), home) != home:
+                raise ImporterError(f"{where}: {i!r} is in {homes[str(i)]} and in {home}: leave it in one")
+    if not homes:
+        raise ImporterError(f"{where} names no ids: give lists for train, valid and test")
+    return homes
+
+
+def random_splits(
+    rows: pd.DataFrame, fractions: Sequence[float], seed: int, manifest: Manifest, groups: str = "video_id"
+) -> list[str]:
+    """train / valid / test in the given shares of each label, rows of one group together."""
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions are {tuple(fractions)}: give the shares of train, valid and test, adding up to 1")
+    random = np.random.default_rng(seed)
+    firsts = rows.drop_duplicates(groups)
+    homes: dict[str, str] = {}
+    for _, part in firsts.groupby("label", sort=True):
+        ids = random.permutation(part[groups].to_numpy(dtype=str))
+        first, second = round(fractions[0] * len(ids)), round((fractions[0] + fractions[1]) * len(ids))
+        homes |= {str(i): "train" if k < first else "valid" if k < second else "test" for k, i in enumerate(ids)}
+    shares = ", ".join(f"{100 * share:g} %" for share in fractions)
+    manifest.note(f"no published split: train, valid and test ({shares}) drawn within each label with seed {seed}")
+    return [homes[group] for group in rows[groups]]
+
+
+def find_one(folder: Path, patterns: Sequence[str], what: str) -> Path:
+    """The one file under a folder that fits the first pattern that fits any."""
+    if not folder.is_dir():
+        raise ImporterError(f"no folder at {folder}: check the path")
+    for pattern in patterns:
+        found = [p for p in sorted(folder.rglob(pattern)) if p.is_file() and not p.name.startswith("._")]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ImporterError(
+                f"{folder} holds several {what} ({found[0]}, {found[1]}, ...): keep one, or point at it"
+            )
+    raise ImporterError(f"{folder} holds no {what} ({' or '.join(patterns)}): check the path")
+
+
+def inside(folder: Path, *parts: str) -> Path:
+    """A path below a folder, from names that a table gives; a table that leads elsewhere is refused."""
+    path = Path(os.path.normpath(folder.joinpath(*parts)))
+    if not path.is_relative_to(folder):
+        raise ImporterError(
+            f"a table of {folder} names {'/'.join(parts)!r}, which is outside that folder: mend the table"
+        )
+    return path
+
+
+def media_index(folder: Path, suffixes: Sequence[str], within: str = "") -> dict[str, Path]:
+    """file stem -> path of the media files under a folder; `within`: a folder (any case) they must be in."""
+    index: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        folders = [part.lower() for part in path.relative_to(folder).parts[:-1]]
+        fits = path.suffix.lower() in suffixes and not path.name.startswith("._") and path.is_file()
+        if fits and (not within or within.lower() in folders):
+            index.setdefault(path.stem, path)
+    return index
