@@ -48,12 +48,52 @@ def pretrain(
 ) -> None:
     """Pre-train one mini encoder on the unlabelled pool."""
     from msakit.data import open_corpus
-    from msakit.encoders.pretrain import NEEDS
+    from msakit.encoders.pretrain import NEEDS, check_name
     from msakit.encoders.pretrain import pretrain as train
 
+    check_name(name)  # before the pools are made
     pools = {pool: open_corpus(f"mini-pool-{pool}", cache).folder for pool in ("mosi", "posts")}
     teacher = {NEEDS[name]: encoders / NEEDS[name]} if name in NEEDS else {}
     train(name, encoders / name, pools=pools, **teacher)
+
+
+def _parsed(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _named(items: list[str] | None, flag: str) -> dict[str, Any]:
+    """`name=value` items, the values read as YAML."""
+    given = {}
+    for item in items or []:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"write {flag} name=value, not {item!r}")
+        given[name] = _parsed(value, f"{flag} {name}")
+    return given
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="format: mmsa, mult, mag, csd, ando, mosi-raw, mosei-raw, meld, …")],
+    source: Annotated[Path, typer.Argument(help="the published file or folder")],
+    out: Annotated[Path, typer.Argument(help="corpus folder to write")],
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="name=value, the value in YAML; may be repeated")
+    ] = None,
+) -> None:
+    """Turn a public corpus format into a corpus folder, with a manifest of what was kept and dropped."""
+    from msakit.data.importers import import_corpus
+
+    manifest = import_corpus(name, source, out, **_named(option, "-o"))
+    kept = ", ".join(f"{split} {count}" for split, count in manifest["kept"].items())
+    typer.echo(f"{out}: {kept}; {len(manifest['dropped'])} reasons for dropping, see {out / 'manifest.json'}")
+    for warning in manifest["warnings"]:
+        typer.secho(f"warning: {warning}", fg="yellow", err=True)
 
 
 @app.command()
@@ -66,16 +106,12 @@ def run(
     file: Annotated[Path | None, typer.Option("-f", "--file", help="YAML file of parameters")] = None,
 ) -> None:
     """Execute a notebook with papermill, its parameters checked before anything starts."""
-    import yaml
-
     from msakit import notebook as notebooks
 
-    given: dict[str, Any] = yaml.safe_load(file.read_text()) or {} if file else {}
-    for item in parameter or []:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"write -p name=value, not {item!r}")
-        given[name] = yaml.safe_load(value)
+    given = _parsed(file.read_text(), str(file)) or {} if file else {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{file} holds a {type(given).__name__}: write one `name: value` a line")
+    given |= _named(parameter, "-p")
     notebooks.run(notebook, output, given)
 
 

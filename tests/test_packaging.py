@@ -45,7 +45,7 @@ def test_environment_installs_what_make_env_installs():
     assert "--constraint constraints.txt" in pip
     for line in pip[1:]:
         assert line in makefile.replace("'", ""), f"make env does not install {line!r}"
-    assert "never solved" in (ROOT / "environment.yml").read_text().splitlines()[1]
+    assert "never solved" in " ".join((ROOT / "environment.yml").read_text().splitlines()[:3])
 
 
 @pytest.mark.parametrize("module", ["msakit", "msakit.cli", "msakit.data", "msakit.notebook"])

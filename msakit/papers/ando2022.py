@@ -28,7 +28,7 @@ from msakit.encoders import load_encoder
 from msakit.features import FeatureStore, extract
 from msakit.fusion.gated import GatedFusion
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
-from msakit.records import Runs, read_all
+from msakit.records import Runs
 from msakit.sources import fingerprint
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, predict, set_seed
@@ -162,27 +162,27 @@ def run(
     seeds: Sequence[int],
     root: Path | str,
 ) -> Runs:
-    """Train every arm with every seed, skipping what is recorded under ``root``, and give back all runs."""
+    """Train every arm with every seed, skipping what is recorded under ``root``; gives back all present runs."""
     root = Path(root)
-    code = fingerprint("papers/ando2022.py")
+    do = partial(
+        run_jobs,
+        paper=PAPER,
+        corpus=corpus,
+        settings=asdict(settings),
+        code=fingerprint("papers/ando2022.py"),
+        root=root,
+    )
     jobs = partial(_jobs, corpus, settings, seeds)
-    first = single_arms(encoded, conventional)
-    references = reference_jobs(corpus)
-    run_jobs([*references, *jobs(first)], paper=PAPER, corpus=corpus, code=code, root=root)
-    runs = read_all(root).select(paper=PAPER, corpus=corpus.name)
+    runs = do([*reference_jobs(corpus), *jobs(single_arms(encoded, conventional))])
     best = best_layers(runs)
     logger.info("best layers on validation: %s", best)
-    together = best_arm(encoded, conventional, best)
-    run_jobs(jobs(together), paper=PAPER, corpus=corpus, code=code, root=root)
-    return read_all(root).select(
-        paper=PAPER, corpus=corpus.name, arm=[*first, *together, *(job.arm for job in references)]
-    )
+    return do(jobs(best_arm(encoded, conventional, best)))
 
 
 def _jobs(corpus: Corpus, settings: Settings, seeds: Sequence[int], arms: Mapping[str, Arm]) -> list[Job]:
     described = {name: {modality: source.describe() for modality, source in arm.items()} for name, arm in arms.items()}
     return [
-        Job(name, seed, {**asdict(settings), "inputs": described[name]}, partial(train, corpus, arm, settings, seed))
+        Job(name, seed, {"inputs": described[name]}, partial(train, corpus, arm, settings, seed))
         for name, arm in arms.items()
         for seed in seeds
     ]

@@ -27,7 +27,7 @@ from msakit.fusion.shifted_bert import ShiftedBert
 from msakit.fusion.word_pieces import align_to_pieces
 from msakit.papers import facts
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
-from msakit.records import Runs, read_all
+from msakit.records import Runs
 from msakit.sources import fingerprint
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, predict, set_seed
@@ -85,7 +85,10 @@ def prepare(
 
     words = corpus.words()
     if words is None:
-        raise CorpusError(f"{corpus.folder} has no words.csv: word-level shifting needs the times of the words")
+        raise CorpusError(
+            f"{corpus.folder} has no words.csv: word-level shifting needs the times of the words; "
+            "add segment_id, word_index, word, start, end (seconds), for example from a forced aligner"
+        )
     tokenizer = AutoTokenizer.from_pretrained(text_encoder)
     texts = {str(name): list(part["word"]) for name, part in words.groupby("segment_id", sort=False)}
     known = set(corpus.splits["train"]["segment_id"])
@@ -134,12 +137,17 @@ def run(
     for arm in arms:
         parts = {key: value for key, value in known[arm].items() if key != "title"}
         sources = {name: stores[name].folder.name for name in NONVERBAL}
-        config = {**asdict(settings), **parts, "text_encoder": text_encoder, "inputs": sources}
+        config = {**parts, "text_encoder": text_encoder, "inputs": sources}
         for seed in seeds:
             jobs.append(Job(arm, seed, config, partial(train, corpus, inputs, text_encoder, settings, parts, seed)))
-    root = Path(root)
-    run_jobs(jobs, paper=PAPER, corpus=corpus, code=fingerprint("papers/kim2022.py"), root=root)
-    return read_all(root).select(paper=PAPER, corpus=corpus.name, arm=[job.arm for job in jobs])
+    return run_jobs(
+        jobs,
+        paper=PAPER,
+        corpus=corpus,
+        settings=asdict(settings),
+        code=fingerprint("papers/kim2022.py"),
+        root=Path(root),
+    )
 
 
 def train(

@@ -8,7 +8,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,46 +45,82 @@ class Outcome:
     predictions: list[pd.DataFrame]
 
 
-def run_jobs(jobs: Sequence[Job], *, paper: str, corpus: Corpus, code: str, root: Path) -> None:
+def run_jobs(
+    jobs: Sequence[Job], *, paper: str, corpus: Corpus, settings: Mapping[str, Any], code: str, root: Path
+) -> records.Runs:
     """Train the jobs that are not yet recorded under `root` with the same settings, corpus and code.
 
-    A kill loses at most the run under way: each is stored as soon as it is trained, and a second call goes on.
+    A kill loses at most the run under way: each is stored as soon as it is trained, and a second call goes on. Runs of
+    this paper and corpus that were made with other settings, another version of the corpus or other code are moved to
+    `superseded` beside `root`: nothing is lost, and no table mixes them with the present ones.
 
     Args:
+        settings: what all jobs share; part of each job's recorded configuration.
         code: fingerprint of the sources that the results depend on (:func:`msakit.sources.fingerprint`).
         root: folder of the runs.
+
+    Returns:
+        All present runs of this paper on this corpus.
     """
-    keys = {id(job): records.run_key(job.config, corpus.fingerprint, code) for job in jobs}
-    waiting = [job for job in jobs if not records.finished(root, paper, corpus.name, job.arm, job.seed, keys[id(job)])]
+    shared = records.plain({**settings, "code": code})
+    _supersede(root, paper, corpus, shared)
+    configs = [{**shared, **job.config} for job in jobs]
+    keys = [records.run_key(config, corpus.fingerprint, code) for config in configs]
+    waiting = [
+        (job, config, key)
+        for job, config, key in zip(jobs, configs, keys, strict=True)
+        if not records.finished(root, paper, corpus.name, job.arm, job.seed, key)
+    ]
     logger.info("%s on %s: %d runs, %d of them stored already", paper, corpus.name, len(jobs), len(jobs) - len(waiting))
-    counts = {split: len(rows) for split, rows in corpus.splits.items()}
-    bar = tqdm(
-        waiting, desc=f"{paper} on {corpus.name}", unit="run", mininterval=2, file=sys.stderr, dynamic_ncols=True
-    )
-    for job in bar:
+    title = f"{paper} on {corpus.name}"
+    bar = tqdm(waiting, desc=title, unit="run", mininterval=2, file=sys.stderr, dynamic_ncols=True)
+    for job, config, key in bar:
         bar.set_postfix_str(f"{job.arm}, seed {job.seed}")
-        started = time.perf_counter()
-        outcome = job.train()
-        record = records.RunRecord(
-            paper=paper,
-            arm=job.arm,
-            seed=job.seed,
-            corpus={
-                "name": corpus.name,
-                "fingerprint": corpus.fingerprint,
-                "generated": corpus.generated,
-                "counts": counts,
-            },
-            protocol=job.protocol,
-            config=job.config,
-            key=keys[id(job)],
-            selection=_selection(outcome),
-            history=outcome.fit.history if outcome.fit else [],
-            environment=records.environment(),
-            seconds=round(time.perf_counter() - started, 3),
-            peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        )
-        records.write(root, record, pd.concat(outcome.predictions, ignore_index=True))
+        _run(job, config, key, paper, corpus, root)
+    return records.read_all(root).select(paper=paper, corpus=corpus.name)
+
+
+def _run(job: Job, config: dict[str, Any], key: str, paper: str, corpus: Corpus, root: Path) -> None:
+    started = time.perf_counter()
+    outcome = job.train()
+    record = records.RunRecord(
+        paper=paper,
+        arm=job.arm,
+        seed=job.seed,
+        corpus={
+            "name": corpus.name,
+            "fingerprint": corpus.fingerprint,
+            "generated": corpus.generated,
+            "counts": {split: len(rows) for split, rows in corpus.splits.items()},
+        },
+        protocol=job.protocol,
+        config=config,
+        key=key,
+        selection=_selection(outcome),
+        history=outcome.fit.history if outcome.fit else [],
+        environment=records.environment(),
+        seconds=round(time.perf_counter() - started, 3),
+        # Of the process so far: an upper bound for the run.
+        peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    )
+    records.write(root, record, pd.concat(outcome.predictions, ignore_index=True))
+
+
+def _supersede(root: Path, paper: str, corpus: Corpus, shared: Mapping[str, Any]) -> None:
+    if not root.is_dir():
+        return
+    for run in records.read_all(root, on_error="report").select(paper=paper, corpus=corpus.name):
+        same = all(run.record.config.get(name) == value for name, value in shared.items())
+        if same and run.record.corpus["fingerprint"] == corpus.fingerprint:
+            continue
+        place = root.parent / "superseded" / run.path.relative_to(root).parent
+        place.mkdir(parents=True, exist_ok=True)
+        logger.info("%s was made with other settings, data or code: moved to %s", run.path, place)
+        for file in (
+            run.path,
+            run.path.with_suffix(".csv"),
+        ):  # the record first: without it the rest counts for nothing
+            file.replace(place / f"{file.stem}.{run.record.key[:12]}{file.suffix}")
 
 
 def _selection(outcome: Outcome) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from msakit.data.media import read_image
 from msakit.fusion.joint import JointFusion
 from msakit.papers import facts
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
-from msakit.records import Runs, read_all
+from msakit.records import Runs
 from msakit.sources import fingerprint
 from msakit.training.batching import TensorBatches, TextBatches
 from msakit.training.loop import fit, predict, set_seed
@@ -109,13 +109,18 @@ def run(
     jobs = reference_jobs(corpus)
     for arm in arms:
         choice = {key: known[arm][key] for key in ("modalities", "frozen")}
-        config = {**asdict(settings), **encoders, **choice, "attention_over": "modalities"}
+        config = {**encoders, **choice, "attention_over": "modalities"}
         for seed in seeds:
             work = partial(train, corpus, inputs, encoders, settings, choice, seed, frozen)
             jobs.append(Job(arm, seed, config, work))
-    root = Path(root)
-    run_jobs(jobs, paper=PAPER, corpus=corpus, code=fingerprint("papers/toledo2022.py"), root=root)
-    return read_all(root).select(paper=PAPER, corpus=corpus.name, arm=[job.arm for job in jobs])
+    return run_jobs(
+        jobs,
+        paper=PAPER,
+        corpus=corpus,
+        settings=asdict(settings),
+        code=fingerprint("papers/toledo2022.py"),
+        root=Path(root),
+    )
 
 
 def train(

@@ -29,7 +29,7 @@ def publish(built: Path, results: Path, profile: str) -> None:
         if leftover.exists():
             shutil.rmtree(leftover)
     results.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(built, partial, ignore=shutil.ignore_patterns("*.partial"))
+    shutil.copytree(built, partial, ignore=shutil.ignore_patterns("*.partial", "superseded"))
     if results.exists():
         for kept in results.iterdir():
             if kept.name in REPLACED or (partial / kept.name).exists():

@@ -1,7 +1,7 @@
 """Tables in the README are copies of published ones, put there by this module: no number in it is typed.
 
-A block opens with ``<!-- table: results/mini/tables/kim2022/mini-mosi.md -->`` and ends with ``<!-- end -->``; what is in
-between is replaced by that file, without its heading.
+A block opens with ``<!-- table: results/mini/tables/kim2022/mini-mosi.md -->`` and ends with ``<!-- end -->``; what is
+in between is replaced by that file, without its heading.
 """
 
 import re

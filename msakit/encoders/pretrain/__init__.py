@@ -31,12 +31,17 @@ def pretrain(name: str, out: Path | str, **options: Any) -> Path:
     Options go to the module's `train`: pools (dict of pool folders, "mosi" and "posts"), seed, steps, and the folder of
     the model in NEEDS under its own name (`bert=`, `resnet=`).
     """
-    if name not in PRETRAIN:
-        near = difflib.get_close_matches(name, PRETRAIN, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"nothing to pre-train is called {name!r}; choose one of {', '.join(PRETRAIN)}.{hint}")
+    check_name(name)
     out = Path(out)
     if not (out / "pretraining.json").exists():
         module, _, function = PRETRAIN[name].partition(":")
         getattr(importlib.import_module(module), function)(out, **options)
     return out
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError, with the choices, for a name that is not in PRETRAIN."""
+    if name not in PRETRAIN:
+        near = difflib.get_close_matches(name, PRETRAIN, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"nothing to pre-train is called {name!r}; choose one of {', '.join(PRETRAIN)}.{hint}")
