@@ -91,7 +91,7 @@ def import_(
 
     manifest = import_corpus(name, source, out, **_named(option, "-o"))
     kept = ", ".join(f"{split} {count}" for split, count in manifest["kept"].items())
-    typer.echo(f"{out}: {kept}; {len(manifest['dropped'])} reasons for dropping, see {out / 'manifest.json'}")
+    typer.echo(f"{out}: {kept}; {manifest['dropped']['total']} dropped, see {out / 'manifest.json'}")
     for warning in manifest["warnings"]:
         typer.secho(f"warning: {warning}", fg="yellow", err=True)
 
