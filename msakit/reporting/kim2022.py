@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from msakit.papers.kim2022 import PAPER
 from msakit.records import Runs
 from msakit.reporting import figures as draw
-from msakit.reporting.corpora import arm_figure, arm_table, by_corpus
+from msakit.reporting.corpora import arm_figure, arm_table, by_corpus, kind_of_data
 from msakit.reporting.tables import Table
 
 NOTES = (
@@ -38,7 +38,7 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
             with draw.style():
                 figure, axes = plt.subplots(figsize=(draw.COLUMN, 2.4))
                 draw.learning_curves(axes, curves, "Validation MSE ↓ (label units²)")
-                axes.set_title("Convergence of the full method")
+                axes.set_title(f"Full method on {corpus} ({kind_of_data(part)})")
             draw.save(figure, curves, folder, f"{corpus}-convergence")
             made.append(figure)
     return made
