@@ -2,7 +2,7 @@
 # Paths are relative throughout, so that a clone in a folder with a space in its name works.
 PYTHON ?= python3
 CORES ?= 2
-DATA ?= ../shared/data/cmu_mosi
+DATA ?= $(MSAKIT_CMU_MOSI)
 BIN := .venv/bin
 # One thread a process: Snakemake fills the cores with jobs, and more threads only get in each other's way.
 export OMP_NUM_THREADS ?= 1
@@ -40,6 +40,7 @@ reproduce: .venv/ready  ## regenerate every table and figure of the mini profile
 	$(SNAKEMAKE) --configfile workflow/profiles/mini.yaml --prioritize build/mini/toledo2022.done
 
 cmu-mosi: .venv/minilm  ## the real-data lane: make cmu-mosi DATA=folder in the interchange format
+	@test -n "$(DATA)" || { echo "Say where the corpus is: make cmu-mosi DATA=folder (segments.csv, features.npz)"; exit 1; }
 	$(SNAKEMAKE) --configfile workflow/profiles/cmu-mosi.yaml --config data="$(DATA)"
 
 strip: .venv/ready  ## clear the outputs of the experiment and report notebooks, as they are stored

@@ -15,13 +15,17 @@ import difflib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
+
+if TYPE_CHECKING:
+    from msakit.data.corpus import Corpus
 
 # The line with which papermill opens the cell that it injects after the one tagged `parameters`.
 INJECTED_HEADER = "# Parameters"
@@ -86,13 +90,62 @@ def resolve(declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict
 
 def _check_type(parameter: Parameter, value: Any) -> None:
     hint = eval(parameter.annotation, {"__builtins__": __builtins__, "Any": Any})  # our own cell's text, not a value
-    # A whole number is a fine float; True is no int to a reader, though it is one to Python.
-    numbers = BeartypeConf(is_pep484_tower=True)
-    if not is_bearable(value, hint, conf=numbers) or (isinstance(value, bool) and "bool" not in parameter.annotation):
+    if not _fits(value, hint):
         raise ParameterError(
             f"parameter {parameter.name!r} must be {parameter.annotation}, not {value!r} ({type(value).__name__}). "
             f"Its default is {parameter.default!r}."
         )
+    if parameter.name == "seeds" and (not value or len(set(value)) < len(value) or min(value) < 0):
+        raise ParameterError(f"seeds must be one or more different numbers from 0 up, not {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type, every item of a list and a dict looked at (beartype draws one at random).
+
+    A whole number is a fine float; True is no number to a reader, though it is an int to Python.
+    """
+    inner = get_args(hint)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if isinstance(value, bool) and hint is not bool and bool not in inner:
+        return False
+    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+
+
+def settings_of(kind: type[Any], given: Mapping[str, Any]) -> Any:
+    """A paper's settings (a dataclass) from a notebook's parameter, strictly.
+
+    Raises:
+        ParameterError: a name is unknown (the nearest is named) or a value has the wrong type.
+        ValueError: what the dataclass itself refuses.
+    """
+    known = {item.name: item for item in fields(kind)}
+    for name, value in given.items():
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ParameterError(f"unknown setting {name!r}: did you mean {nearest!r}? There are: {', '.join(known)}.")
+        if not _fits(value, known[name].type):
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(value, str) else ""
+            wanted = getattr(known[name].type, "__name__", str(known[name].type))
+            raise ParameterError(f"setting {name!r} must be {wanted}, not {value!r}{hint}")
+    return kind(**given)
+
+
+def labelled(corpus: "Corpus") -> "Corpus":
+    """The corpus, once it is known to have something to train, to choose and to test on.
+
+    Raises:
+        ParameterError: a split is missing.
+    """
+    missing = [split for split in ("train", "valid", "test") if split not in corpus.splits]
+    if missing:
+        raise ParameterError(
+            f"{corpus.folder} has no rows of split {' or '.join(missing)}: an experiment trains on train, chooses on "
+            "valid and is scored on test; mark some rows so"
+        )
+    return corpus
 
 
 def template_declarations(template: Path) -> dict[str, Parameter]:
@@ -181,6 +234,8 @@ def begin() -> dict[str, Any]:
     # transformers reports each load of a checkpoint at length; what matters of it, msakit.fusion.pretrained says.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Bars are plain text here, so that a log shows them too; tqdm would rather have widgets.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", force=True)
     # Third-party chatter that would bury the progress lines.
     for noisy in ("httpx", "datasets", "matplotlib", "snakemake", "libav", "numba", "fontTools"):

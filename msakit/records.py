@@ -128,7 +128,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "transformers", "numpy", "msakit")},
-        "platform": f"{platform.system()} {platform.release()}",
+        "platform": platform.system(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": device,
         "commit": commit,

@@ -2,12 +2,22 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
-from msakit.notebook import ParameterError, declarations, executed_parameters, resolve, run
+from msakit.notebook import (
+    ParameterError,
+    declarations,
+    executed_parameters,
+    labelled,
+    resolve,
+    run,
+    settings_of,
+)
 
 CELL = """corpus: str = "mini-mosi"  # name or folder
 seeds: list[int] = [0, 1]  # one run each
@@ -42,11 +52,54 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("seeds", "0,1"), ("seeds", [0, "1"]), ("rate", "fast"), ("limit", True), ("corpus", None)]
+    ("name", "value"),
+    [
+        ("seeds", "0,1"),
+        ("seeds", [0, "1"]),
+        ("seeds", [0, 1, 2, 3, 4, 5, 6, "x"]),
+        ("seeds", [True]),
+        ("rate", "fast"),
+        ("limit", True),
+        ("corpus", None),
+        ("encoders", {"text": 3}),
+    ],
 )
 def test_an_ill_typed_value_is_refused_with_its_type(name, value):
     with pytest.raises(ParameterError, match=f"parameter '{name}' must be .* not"):
         resolve(declarations(CELL), {name: value})
+
+
+@pytest.mark.parametrize("value", [[], [0, 0], [-1]])
+def test_seeds_are_different_numbers_from_0_up(value):
+    with pytest.raises(ParameterError, match="one or more different numbers"):
+        resolve(declarations(CELL), {"seeds": value})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    epochs: int = 3
+    rate: float = 0.1
+    augment: bool = True
+    limit: float | None = None
+
+
+def test_settings_are_as_strict_as_parameters():
+    assert settings_of(Recipe, {"epochs": 5, "rate": 1, "limit": None}) == Recipe(5, 1, True, None)
+    with pytest.raises(ParameterError, match="unknown setting 'epoch': did you mean 'epochs'"):
+        settings_of(Recipe, {"epoch": 2})
+    with pytest.raises(ParameterError, match=r"'rate' must be float, not '1e-3' \(YAML reads 1e-3 as text"):
+        settings_of(Recipe, {"rate": "1e-3"})
+    for wrong in ({"epochs": True}, {"epochs": 1.5}, {"augment": 1}):
+        with pytest.raises(ParameterError, match="must be"):
+            settings_of(Recipe, wrong)
+
+
+def test_a_corpus_without_a_split_is_refused():
+    whole = SimpleNamespace(folder="here", splits={"train": 1, "valid": 1, "test": 1})
+    assert labelled(whole) is whole
+    part = SimpleNamespace(folder="here", splits={"train": 1, "test": 1})
+    with pytest.raises(ParameterError, match="here has no rows of split valid"):
+        labelled(part)
 
 
 def test_the_cell_that_papermill_injects_overrides_and_is_checked():

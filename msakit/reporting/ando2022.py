@@ -14,6 +14,7 @@ from msakit.reporting import figures as draw
 from msakit.reporting.corpora import ORACLE_NOTE, by_corpus, kind_of_data, reference_value, references
 from msakit.reporting.tables import Row, Table, published_rows, read_published, summarise
 
+NOT_COMPARABLE = ": evidence about the method on this generator, not comparable with published numbers"
 PUBLISHED = {
     "conv": "Published: conventional",
     "conv-bert": "Published: conventional, BERT text",
@@ -48,7 +49,11 @@ def rows(runs: Runs) -> list[tuple[str, str, str]]:
         for arm in sorted(arms):
             parts = arm.split("-")
             if parts[0] == family and len(parts) > 2:
-                made.append((arm, arm, f"{title}: {' + '.join(parts[1:])}"))
+                # A modality that no encoder was given for comes from conventional features.
+                named = [
+                    name + " (conventional)" * (family != "conventional" and name not in last) for name in parts[1:]
+                ]
+                made.append((arm, arm, f"{title}: {' + '.join(named)}"))
     return made
 
 
@@ -116,7 +121,7 @@ def layer_table(runs: Runs, corpus: str) -> Table:
         for a, b in zip(chosen, output, strict=True)
     ]
     notes = ["Mean and sample s.d. (ddof 1) over seeds of the unimodal arms; lower is better.", "Layer 0: embeddings."]
-    notes.append(f"{kind_of_data(runs).capitalize()} ({corpus}).")
+    notes.append(f"{kind_of_data(runs).capitalize()} ({corpus}){NOT_COMPARABLE * bool(runs.frame['generated'].any())}.")
     return Table(f"{corpus}-layers", f"Ando et al. 2022 on {corpus}: every single layer", frame, tuple(notes))
 
 
@@ -149,8 +154,8 @@ def layer_figure(curve: pd.DataFrame, best: Mapping[str, int]) -> Figure:
     curve: modality, layer, seed, value (MAE).
     """
     shown = [name for name in MODALITIES if name in set(curve["modality"])]
-    width = draw.COLUMN if len(shown) == 1 else draw.PAGE
-    figure, axes = plt.subplots(1, len(shown), figsize=(width, 2.5), squeeze=False)
+    width, columns = (draw.COLUMN, 1) if len(shown) == 1 else (draw.PAGE, 3)
+    figure, axes = plt.subplots(1, len(shown), figsize=(width, 2.5 + 0.4 * (columns == 1)), squeeze=False)
     for place, (axis, modality) in enumerate(zip(axes[0], shown, strict=True)):
         draw.layer_curve(axis, curve[curve["modality"] == modality], "mae", best, first=place)
         axis.get_legend().remove()
@@ -162,5 +167,5 @@ def layer_figure(curve: pd.DataFrame, best: Mapping[str, int]) -> Figure:
         plt.Rectangle((0, 0), 1, 1, color=draw.GREY, alpha=0.15, lw=0),
     ]
     labels = ["output layer", "best on validation", "95 % interval over seeds"]
-    figure.legend(marks, labels, loc="outside lower center", ncols=3)
+    figure.legend(marks, labels, loc="outside lower center", ncols=columns)
     return figure

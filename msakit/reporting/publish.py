@@ -5,20 +5,23 @@ A results folder of one profile holds runs/, tables/<paper>/, figures/<paper>/ a
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from msakit.records import read_all
 from msakit.reporting.manifest import write_manifest
+from msakit.reporting.rebuild import CheckError, check
 
 REPLACED = ("runs", "tables", "figures")
 
 
-def publish(built: Path, results: Path, profile: str) -> None:
+def publish(built: Path, results: Path, profile: str, modules: Mapping[str, str] | None = None) -> None:
     """Replace the results in `results` by those in `built`, in one swap, after verifying every run.
 
     runs/, tables/ and figures/ are taken from `built` alone, the manifest is made anew; other files that `built`
     lacks stay. The new tree grows beside the old one as `<results>.partial`; a stop at any point leaves `results`
-    whole, or as `<results>.old`, which the next call puts back first. Raises RecordError for a bad run.
+    whole, or as `<results>.old`, which the next call puts back first. Raises RecordError for a bad run,
+    CheckError where the tables are not those of the runs (`modules` as for `rebuild.check`).
     """
     built, results = Path(built), Path(results)
     read_all(built / "runs")
@@ -39,6 +42,11 @@ def publish(built: Path, results: Path, profile: str) -> None:
             else:
                 shutil.copy2(kept, partial / kept.name)
     write_manifest(partial, profile)
+    try:
+        check(partial, modules)
+    except CheckError as error:
+        # Runs were lost or replaced since the tables were made, for instance by a notebook run into the same folder.
+        raise CheckError(f"{error}\nNothing was published. Delete {built.parent}/*.done and run again.") from error
     if results.exists():
         os.replace(results, old)
     os.replace(partial, results)

@@ -29,7 +29,7 @@ def results(tmp_path, monkeypatch):
     rebuild.write_tables(built, PAPERS)
     (built / "figures").mkdir()
     (built / "figures" / "f.csv").write_text("x\n1\n")
-    publish.publish(built, tmp_path / "results" / "mini", "mini")
+    publish.publish(built, tmp_path / "results" / "mini", "mini", PAPERS)
     return tmp_path / "results" / "mini"
 
 
@@ -93,10 +93,23 @@ def test_publish_replaces_the_tree_and_keeps_the_rest(results, tmp_path):
     (results / "claims.md").write_text("by hand")
     built = tmp_path / "second"
     write_run(built / "runs", "b", 0)
-    publish.publish(built, results, "mini")
+    rebuild.write_tables(built, PAPERS)
+    publish.publish(built, results, "mini", PAPERS)
     assert [run.record.arm for run in read_all(results / "runs")] == ["b"]
-    assert not (results / "tables").exists()
+    assert not (results / "figures").exists()
+    assert "B" in next((results / "tables").rglob("*.md")).read_text()
     assert (results / "claims.md").read_text() == "by hand"
+
+
+def test_publish_refuses_tables_that_the_runs_do_not_give(results, tmp_path):
+    built = tmp_path / "second"
+    for seed in range(2):
+        write_run(built / "runs", "b", seed)
+    rebuild.write_tables(built, PAPERS)
+    next((built / "runs").rglob("seed-1.json")).unlink()
+    with pytest.raises(rebuild.CheckError, match="differs"):
+        publish.publish(built, results, "mini", PAPERS)
+    assert len(read_all(results / "runs")) == 3, "what was published before stays"
 
 
 def test_publish_refuses_bad_runs_and_recovers(results, tmp_path):
@@ -104,14 +117,15 @@ def test_publish_refuses_bad_runs_and_recovers(results, tmp_path):
     path = write_run(built / "runs", "c", 0)
     path.with_suffix(".csv").write_text("torn")
     with pytest.raises(RecordError, match="torn or edited"):
-        publish.publish(built, results, "mini")
+        publish.publish(built, results, "mini", PAPERS)
     assert len(read_all(results / "runs")) == 3
     # A stop between the two renames leaves only <results>.old, and perhaps a stale partial tree.
     (results / "claims.md").write_text("by hand")
     results.rename(results.with_name("mini.old"))
     results.with_name("mini.partial").mkdir()
     write_run(built / "runs", "c", 0)
-    publish.publish(built, results, "mini")
+    rebuild.write_tables(built, PAPERS)
+    publish.publish(built, results, "mini", PAPERS)
     assert (results / "claims.md").exists()
     assert [run.record.arm for run in read_all(results / "runs")] == ["c"]
     assert [path.name for path in results.parent.iterdir()] == ["mini"]
