@@ -2,6 +2,8 @@
 # Paths are relative throughout, so that a clone in a folder with a space in its name works.
 PYTHON ?= python3
 CORES ?= 2
+# Options for JupyterLab, for example LAB="--no-browser --port 8899".
+LAB ?=
 DATA ?= $(MSAKIT_CMU_MOSI)
 BIN := .venv/bin
 # One thread a process: Snakemake fills the cores with jobs, and more threads only get in each other's way.
@@ -61,7 +63,7 @@ walkthroughs: .venv/ready  ## execute the walkthroughs again, keeping their outp
 	$(BIN)/python -m msakit.cli walkthrough notebooks/walkthroughs/*.ipynb
 
 lab: .venv/ready  ## open JupyterLab on the first walkthrough
-	$(BIN)/python -m jupyterlab notebooks/walkthroughs/01_hear_see_read.ipynb
+	$(BIN)/python -m jupyterlab $(LAB) --LabApp.default_url=/lab/tree/notebooks/walkthroughs/01_hear_see_read.ipynb
 
 bench: .venv/ready  ## run the benchmarks into results/benchmarks
 	$(BIN)/python -m benchmarks

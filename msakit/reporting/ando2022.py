@@ -122,6 +122,10 @@ def layer_table(runs: Runs, corpus: str) -> Table:
     ]
     notes = ["Mean and sample s.d. (ddof 1) over seeds of the unimodal arms; lower is better.", "Layer 0: embeddings."]
     notes.append(f"{kind_of_data(runs).capitalize()} ({corpus}){NOT_COMPARABLE * bool(runs.frame['generated'].any())}.")
+    best_possible = {name: reference_value(runs, f"oracle-{name}", "mae") for name in MODALITIES}
+    told = [f"{name} {value:.3f}" for name, value in best_possible.items() if value is not None]
+    if told:
+        notes.append(f"Oracle (the generator's posterior mean given that modality alone), test MAE: {', '.join(told)}.")
     return Table(f"{corpus}-layers", f"Ando et al. 2022 on {corpus}: every single layer", frame, tuple(notes))
 
 
