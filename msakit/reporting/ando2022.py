@@ -15,6 +15,8 @@ from msakit.reporting.corpora import ORACLE_NOTE, by_corpus, kind_of_data, refer
 from msakit.reporting.tables import Row, Table, published_rows, read_published, summarise
 
 NOT_COMPARABLE = ": evidence about the method on this generator, not comparable with published numbers"
+# The arms of one layer of one modality, as msakit.papers.ando2022 names them.
+LAYER_ARM = r"^layer(?P<layer>\d+)-(?P<modality>\w+)$"
 PUBLISHED = {
     "conv": "Published: conventional",
     "conv-bert": "Published: conventional, BERT text",
@@ -59,7 +61,7 @@ def rows(runs: Runs) -> list[tuple[str, str, str]]:
 
 def last_layers(runs: Runs) -> dict[str, int]:
     """By modality, the index of the encoder's output layer: the highest that was run."""
-    single = runs.frame["arm"].str.extract(r"^layer(?P<layer>\d+)-(?P<modality>\w+)$").dropna()
+    single = runs.frame["arm"].str.extract(LAYER_ARM).dropna()
     return {str(name): int(part["layer"].astype(int).max()) for name, part in single.groupby("modality")}
 
 
@@ -98,7 +100,7 @@ def published(corpus: str) -> list[Row]:
 def layer_scores(runs: Runs, split: str) -> pd.DataFrame:
     """MAE of every single-layer run: modality, layer, seed, value."""
     scores = runs.scores("mae", split=split)
-    found = scores["arm"].str.extract(r"^layer(?P<layer>\d+)-(?P<modality>\w+)$")
+    found = scores["arm"].str.extract(LAYER_ARM)
     scores = scores.assign(modality=found["modality"], layer=found["layer"].astype(float)).dropna(subset="layer")
     order = {name: place for place, name in enumerate(MODALITIES)}
     scores = scores.assign(layer=scores["layer"].astype(int), place=scores["modality"].map(order))
