@@ -1,9 +1,10 @@
 """One finished run is one JSON file and the predictions it was scored from.
 
     <root>/<paper>/<corpus>/<arm>/seed-<k>.csv     segment_id, split, label, prediction | p_<class>…, further columns
+    <root>/<paper>/<corpus>/<arm>/seed-<k>.<artifact>.csv    what a figure needs besides: attention, embeddings, …
     <root>/<paper>/<corpus>/<arm>/seed-<k>.json    a RunRecord; written last, so its presence means "finished"
 
-The JSON holds the csv's sha256, and `read` refuses a pair that does not belong together. Metrics are never stored:
+The JSON holds the sha256 of every csv, and `read` refuses files that do not belong together. Metrics are never stored:
 they are computed from the predictions whenever a table is made, so a new metric needs no new training. The key of a
 run (settings + corpus + code) says whether it still stands for the present sources; `finished` compares it.
 """
@@ -31,7 +32,7 @@ from msakit import metrics
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 MEND = "delete it and run this arm and seed again"
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 CORPUS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -58,6 +59,8 @@ class RunRecord:
     seconds: float | int  # wall clock of training and prediction
     peak_memory_mb: float | int | None = None
     predictions_sha256: str = ""  # filled in by write()
+    measurements: dict[str, Any] = field(default_factory=dict)  # what was measured besides: parameters, FLOPs, …
+    artifacts: dict[str, str] = field(default_factory=dict)  # name -> sha256 of seed-<k>.<name>.csv, by write()
     schema: int = SCHEMA
 
 
@@ -66,7 +69,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "paper": (str,), "arm": (str,), "seed": (int,), "corpus": (dict,), "protocol": (str,), "config": (dict,),
     "key": (str,), "selection": (dict, type(None)), "history": (list,), "environment": (dict,),
     "seconds": (int, float), "peak_memory_mb": (int, float, type(None)), "predictions_sha256": (str,),
-    "schema": (int,),
+    "measurements": (dict,), "artifacts": (dict,), "schema": (int,),
 }  # fmt: skip
 _CORPUS = ("name", "fingerprint", "generated", "counts")
 _SELECTION = ("split", "metric", "value", "epoch")
@@ -89,6 +92,8 @@ def validate(values: Mapping[str, Any], where: str) -> RunRecord:
         for name, keys in (("corpus", _CORPUS), ("selection", _SELECTION), ("environment", _ENVIRONMENT)):
             missing = [key for key in keys if values[name] is not None and key not in values[name]]
             faults += [f"{name} lacks {key!r}" for key in missing]
+    if not faults:
+        faults = [f"artifact {name!r} cannot name a file" for name in values["artifacts"] if not NAME.fullmatch(name)]
     if not faults:
         faults = _name_faults(values["paper"], values["corpus"]["name"], values["arm"], values["seed"])
         selection = values["selection"]
@@ -234,25 +239,44 @@ def format_predictions(predictions: pd.DataFrame, where: str = "predictions") ->
     return predictions.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
 
 
-def write(root: Path, record: RunRecord, predictions: pd.DataFrame) -> Path:
-    """Store a finished run: predictions first, then the record that vouches for them. Returns the JSON's path.
+def write(
+    root: Path, record: RunRecord, predictions: pd.DataFrame, artifacts: Mapping[str, pd.DataFrame] | None = None
+) -> Path:
+    """Store a finished run: its tables first, then the record that vouches for them. Returns the JSON's path.
+
+    artifacts: further tables by name, which ``Runs.artifact`` gives back.
 
     Processes may write different runs at the same time. A run of the same name is replaced; a stop in between
     leaves it unfinished, never mixed. Raises RecordError for a record or predictions that `read` would refuse.
     """
     path = run_path(root, record.paper, str(record.corpus.get("name", "")), record.arm, record.seed)
     content = format_predictions(predictions, str(path.with_suffix(".csv")))
-    record = replace(record, predictions_sha256=hashlib.sha256(content).hexdigest())
+    extra = {
+        name: table.to_csv(index=False, float_format="%.4g", lineterminator="\n").encode()
+        for name, table in (artifacts or {}).items()
+    }
+    record = replace(
+        record,
+        predictions_sha256=hashlib.sha256(content).hexdigest(),
+        artifacts={name: hashlib.sha256(table).hexdigest() for name, table in extra.items()},
+    )
     values = plain(asdict(record))
     validate(values, str(path))
     path.unlink(missing_ok=True)  # the old record must not vouch for the new predictions
     write_atomically(path.with_suffix(".csv"), content)
+    for name, table in extra.items():
+        write_atomically(artifact_path(path, name), table)
     write_atomically(path, (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     return path
 
 
+def artifact_path(path: Path, name: str) -> Path:
+    """Where an artifact of the run whose JSON is at `path` lies."""
+    return path.with_name(f"{path.stem}.{name}.csv")
+
+
 def read(path: Path) -> RunRecord:
-    """Read a run's JSON and verify it and its predictions. Raises RecordError naming the file and the mend."""
+    """Read a run's JSON and verify it and its tables. Raises RecordError naming the file and the mend."""
     path = Path(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -263,15 +287,17 @@ def read(path: Path) -> RunRecord:
     if not isinstance(values, dict):
         raise RecordError(f"{path}: holds a {type(values).__name__}, wanted a record; {MEND}")
     record = validate(values, str(path))
-    table = path.with_suffix(".csv")
-    if not table.exists():
-        raise RecordError(f"{path}: its predictions {table.name} are missing; delete the record and run again")
-    found = file_sha256(table)
-    if found != record.predictions_sha256:
-        raise RecordError(
-            f"{table}: sha256 {found[:12]}… is not the {record.predictions_sha256[:12]}… that {path.name} vouches for "
-            f"(torn or edited); {MEND}"
-        )
+    promised = {path.with_suffix(".csv"): record.predictions_sha256}
+    promised |= {artifact_path(path, name): digest for name, digest in record.artifacts.items()}
+    for table, digest in promised.items():
+        if not table.exists():
+            raise RecordError(f"{path}: its {table.name} is missing; delete the record and run again")
+        found = file_sha256(table)
+        if found != digest:
+            raise RecordError(
+                f"{table}: sha256 {found[:12]}… is not the {digest[:12]}… that {path.name} vouches for "
+                f"(torn or edited); {MEND}"
+            )
     expected = (record.paper, str(record.corpus["name"]), record.arm, f"seed-{record.seed}")
     if (*path.parts[-4:-1], path.stem) != expected:
         raise RecordError(f"{path}: its record says {'/'.join(expected)}; move it back, or {MEND}")
@@ -347,6 +373,14 @@ class Runs:
         if run.path not in self._cache:
             self._cache[run.path] = read_predictions(run.path)
         return self._cache[run.path]
+
+    def artifact(self, run: Run, name: str) -> pd.DataFrame:
+        """A further table of that run. Raises RecordError if it has none of that name."""
+        if name not in run.record.artifacts:
+            there = ", ".join(run.record.artifacts) or "none"
+            raise RecordError(f"{run.path}: no artifact {name!r} (there are: {there}); {MEND}")
+        return pd.read_csv(artifact_path(run.path, name), dtype={"segment_id": str}, keep_default_na=False,
+                           na_values=[""])  # fmt: skip
 
     def scores(self, metric_names: str | Sequence[str], split: str = "test") -> pd.DataFrame:
         """Long frame paper, corpus, arm, seed, metric, value, n over one split.

@@ -41,11 +41,25 @@ def sources(*parts: str, without: tuple[str, ...] = ()) -> list[str]:
 
 
 def fingerprint(*parts: str) -> str:
-    """A short digest of the code that decides what the given parts compute; :data:`PRESENTATION` is left out."""
+    """A short digest of the code that decides what the given parts compute.
+
+    :data:`PRESENTATION` is left out, and so are comments, docstrings and layout, which compute nothing, and the
+    papers' YAML files: what a run takes from them is part of its recorded configuration.
+    """
     digest = hashlib.sha256()
-    for file in sources(*parts, without=PRESENTATION):
-        digest.update(str(Path(file).relative_to(PACKAGE)).encode() + b"\0" + Path(file).read_bytes() + b"\0")
+    for file in map(Path, sources(*parts, without=PRESENTATION)):
+        if file.suffix == ".py":
+            digest.update(f"{file.relative_to(PACKAGE)}\0{meaning(file.read_text())}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def meaning(source: str) -> str:
+    """The syntax tree of a module as text, without its comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def _files(part: str) -> list[Path]:

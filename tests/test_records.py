@@ -88,7 +88,7 @@ def test_schema_faults_are_all_named(tmp_path):
     good = json.loads(path.read_text())
 
     path.write_text(json.dumps(good | {"schema": 99}))
-    with pytest.raises(RecordError, match=r"seed-0\.json: schema 99, this version reads schema 1; delete it and run"):
+    with pytest.raises(RecordError, match=r"seed-0\.json: schema 99, this version reads schema 2; delete it and run"):
         records.read(path)
     values = good | {"seed": "0", "extra": 1}
     del values["key"]
@@ -256,3 +256,18 @@ def test_killed_between_predictions_and_record(tmp_path):
     assert len(records.read_all(tmp_path)) == 0
     records.write(tmp_path, make_record(), make_predictions())
     assert records.finished(*where)
+
+
+def test_artifacts_come_back_and_are_vouched_for(tmp_path):
+    attention = pd.DataFrame({"segment_id": ["007", "007"], "seconds": [0.5, 1.0], "weight": [0.25, 0.75]})
+    path = records.write(tmp_path, make_record(), make_predictions(), {"attention": attention})
+    runs = records.read_all(tmp_path)
+    pd.testing.assert_frame_equal(runs.artifact(runs.runs[0], "attention"), attention)
+    with pytest.raises(RecordError, match=r"no artifact 'gates' .there are: attention"):
+        runs.artifact(runs.runs[0], "gates")
+    stored = records.artifact_path(path, "attention")
+    stored.write_text(stored.read_text().replace("0.75", "0.76"))
+    with pytest.raises(RecordError, match=r"seed-0\.attention\.csv: sha256"):
+        records.read(path)
+    with pytest.raises(RecordError, match=r"artifact '\.\./x' cannot name a file"):
+        records.write(tmp_path, make_record(), make_predictions(), {"../x": attention})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from msakit.sources import PACKAGE, PRESENTATION, fingerprint, sources
+from msakit.sources import PACKAGE, PRESENTATION, fingerprint, meaning, sources
 
 
 def relative(files: list[str]) -> set[str]:
@@ -34,3 +34,10 @@ def test_fingerprints_differ_between_papers():
 def test_a_part_that_is_not_there_is_an_error():
     with pytest.raises(FileNotFoundError, match="no part of the package"):
         sources("papers/nobody1999.py")
+
+
+def test_comments_docstrings_and_layout_mean_nothing():
+    plain = "def f(x):\n    return x + 1\n"
+    told = '"""A module."""\n\n\ndef f(x):  # one more\n    """Add one."""\n    return (x +\n            1)\n'
+    assert meaning(plain) == meaning(told)
+    assert meaning(plain) != meaning(plain.replace("1", "2"))

@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained run: how the fit went, which validation metric chose its epoch, predictions of valid and of test."""
+    """A trained run: how the fit went, which validation metric chose its epoch, predictions of valid and of test.
+
+    measurements and artifacts are stored with the record as they are (:mod:`msakit.records`).
+    """
 
     fit: Fit | None  # None where nothing was trained
     metric: str
     predictions: list[pd.DataFrame]
+    measurements: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def run_jobs(
@@ -102,8 +107,9 @@ def _run(job: Job, config: dict[str, Any], key: str, paper: str, corpus: Corpus,
         seconds=round(time.perf_counter() - started, 3),
         # Of the process so far: an upper bound for the run.
         peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        measurements=outcome.measurements,
     )
-    records.write(root, record, pd.concat(outcome.predictions, ignore_index=True))
+    records.write(root, record, pd.concat(outcome.predictions, ignore_index=True), outcome.artifacts)
 
 
 def _supersede(root: Path, paper: str, corpus: Corpus, shared: Mapping[str, Any]) -> None:
@@ -116,11 +122,10 @@ def _supersede(root: Path, paper: str, corpus: Corpus, shared: Mapping[str, Any]
         place = root.parent / "superseded" / run.path.relative_to(root).parent
         place.mkdir(parents=True, exist_ok=True)
         logger.info("%s was made with other settings, data or code: moved to %s", run.path, place)
-        for file in (
-            run.path,
-            run.path.with_suffix(".csv"),
-        ):  # the record first: without it the rest counts for nothing
-            file.replace(place / f"{file.stem}.{run.record.key[:12]}{file.suffix}")
+        tables = [records.artifact_path(run.path, name) for name in run.record.artifacts]
+        # The record first: without it the rest counts for nothing.
+        for file in (run.path, run.path.with_suffix(".csv"), *tables):
+            file.replace(place / f"{run.path.stem}.{run.record.key[:12]}{file.name.removeprefix(run.path.stem)}")
 
 
 def _selection(outcome: Outcome) -> dict[str, Any] | None:
