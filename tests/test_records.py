@@ -118,7 +118,7 @@ def test_torn_files(tmp_path):
         records.read(path)
     assert not records.finished(tmp_path, "ando2022", "mini-mosi", "best-text", 0, "k")
     table.unlink()
-    with pytest.raises(RecordError, match=r"predictions seed-0\.csv are missing"):
+    with pytest.raises(RecordError, match=r"seed-0\.csv is missing"):
         records.read(path)
     table.write_bytes(content)
     path.write_bytes(whole[: len(whole) // 2])
