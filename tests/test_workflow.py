@@ -139,6 +139,17 @@ def test_the_real_data_profile_plans_one_paper_on_the_given_folder(fresh: Path):
     assert "results/cmu-mosi" in text
 
 
+def test_shares_of_the_seeds_run_before_the_paper_gathers_them(fresh: Path):
+    profile = yaml.safe_load((fresh / "workflow/profiles/mini.yaml").read_text())
+    profile["notebooks"]["kim2022"]["shares"] = 2
+    profile["notebooks"]["kim2022"]["parameters"]["seeds"] = [0, 1, 2, 3, 4]
+    (fresh / "workflow/profiles/shared.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
+    text = snakemake(fresh, "shared", "--dry-run", "--printshellcmds")
+    jobs = re.findall(r"kim2022(\.share-\d)?\.ipynb --file .*\"seeds\": (\[[0-9, ]*\])", text)
+    assert dict(jobs) == {".share-0": "[0, 2, 4]", ".share-1": "[1, 3]", "": "[0, 1, 2, 3, 4]"}
+    assert len(planned(text) & {("share", "kim2022"), ("paper", "kim2022")}) == 2
+
+
 def test_a_changed_notebook_plans_its_paper_alone(built: Path):
     with changed(built / "notebooks/experiments/toledo2022.ipynb", '"cells"', '"cells" '):
         assert plan(built) == only("toledo2022")
