@@ -36,7 +36,7 @@ def snakemake(folder: Path, profile: str, *arguments: str) -> str:
 def planned(text: str) -> set[tuple[str, str]]:
     """(rule, wildcard) of every job of a dry run."""
     return {
-        (rule, found[1] if (found := re.search(r"wildcards: \w+=(\S+)", body)) else "")
+        (rule, found[1] if (found := re.search(r"wildcards: \w+=([^\s,]+)", body)) else "")
         for rule, body in JOB.findall(text)
     }
 
