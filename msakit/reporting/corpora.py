@@ -1,6 +1,6 @@
 """What the papers' tables and figures share: one set of them a corpus, and the reference rows below the arms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -65,9 +65,15 @@ def arm_table(runs: Runs, paper: str, corpus: str, title: str, notes: Sequence[s
     return summarise(runs, corpus, f"{title} on {corpus}", arms, known["metrics"], references=there, notes=said)
 
 
-def arm_figure(runs: Runs, paper: str, corpus: str, metric: str) -> tuple[Figure, pd.DataFrame]:
-    """The arms of ``<paper>.yaml`` as points with intervals over seeds, and the plotted data (arm, seed, value)."""
-    titles = {arm: values["title"] for arm, values in facts(paper)["arms"].items()}
+def arm_figure(
+    runs: Runs, paper: str, corpus: str, metric: str, titles: Mapping[str, str] | None = None
+) -> tuple[Figure, pd.DataFrame]:
+    """The arms of ``<paper>.yaml`` as points with intervals over seeds, and the plotted data (arm, seed, value).
+
+    titles: arm -> label of the arms to show, where they are not all those of the YAML file.
+    """
+    titles = titles or {arm: str(values["title"]) for arm, values in facts(paper)["arms"].items()}
+    titles = {arm: title for arm, title in titles.items() if arm in set(runs.frame["arm"])}
     scores = runs.select(arm=list(titles)).scores(metric)[["arm", "seed", "value"]]
     with draw.style():
         figure, axes = plt.subplots(figsize=(0.75 * draw.PAGE, 0.75 + 0.24 * len(titles)))
