@@ -24,6 +24,9 @@ from msakit.training.loop import Fit
 
 logger = logging.getLogger(__name__)
 
+# Columns of a corpus that say what kind of segment it is, or what one modality alone says: reports split by them.
+ANNOTATIONS = ("kind", "text_label", "image_label", "text_polarity", "image_polarity")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -170,7 +173,7 @@ def _reference(corpus: Corpus, predictions: dict[str, np.ndarray]) -> Outcome:
 
 
 def prediction_table(corpus: Corpus, split: str, values: np.ndarray) -> pd.DataFrame:
-    """Predictions of one split, beside ids and labels, in the columns that records store.
+    """Predictions of one split, beside ids, labels and what of ANNOTATIONS there is, in the columns that records store.
 
     Args:
         values: ``[segments]`` for regression, ``[segments, classes]`` probabilities for classification, in the order
@@ -178,6 +181,7 @@ def prediction_table(corpus: Corpus, split: str, values: np.ndarray) -> pd.DataF
     """
     rows = corpus.splits[split]
     table = pd.DataFrame({"segment_id": rows["segment_id"], "split": split, "label": rows["label"]})
+    table = table.assign(**{name: rows[name] for name in ANNOTATIONS if name in rows.column_names})
     if corpus.task.kind == "regression":
         return table.assign(prediction=values)
     return table.assign(**{f"p_{name}": values[:, index] for index, name in enumerate(corpus.task.classes)})
