@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from msakit import metrics, statistics
 from msakit.records import write_atomically
+from msakit.reporting import describe
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
 DPI = 180
@@ -60,10 +61,14 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write `<name>.png` (180 dpi, no metadata, so equal figures are equal bytes) and the plotted data `<name>.csv`."""
+    """Write `<name>.png` (180 dpi) and the plotted data `<name>.csv`.
+
+    The picture's only metadata are its title and its description in words, so equal figures are equal bytes.
+    """
     picture = BytesIO()
     with plt.rc_context(RC):
-        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+        told = {"Title": describe.title(figure), "Description": describe.describe(figure, data)}
+        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None, **told})
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.csv"
     write_atomically(paths[0], picture.getvalue())
     text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
