@@ -301,6 +301,27 @@ def test_detectable_effects_at_the_edges():
     assert many == pytest.approx((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / np.sqrt(4662), rel=1e-3)
     assert statistics.detectable_over_seeds(5, 0.0).effect == 0
     assert statistics.detectable_over_seeds(2, 1.0, power=0.99).effect > statistics.detectable_over_seeds(2, 1.0).effect
-    for arguments in ((1, 1.0), (5, -1.0), (5, float("nan")), (5, 1.0, 0.05, 0.04)):
+    for arguments in ((1, 1.0), (5, -1.0), (5, float("nan"))):
         with pytest.raises(ValueError, match="n of at least 2"):
             statistics.detectable_over_seeds(*arguments)
+    with pytest.raises(ValueError, match=r"power 0\.04 must exceed alpha 0\.05"):
+        statistics.detectable_over_seeds(5, 1.0, 0.05, 0.04)
+
+
+def test_detectable_with_a_standard_error_is_the_same_calculation():
+    # Ten seeds an arm with s.d. 2: the standard error of the difference is 2·√(2/10), with 18 degrees of freedom.
+    got = statistics.detectable(2 * np.sqrt(2 / 10), 18)
+    assert got == pytest.approx(statistics.detectable_over_seeds(10, 2.0).effect)
+    assert np.isnan(statistics.detectable(float("nan"), 18))
+
+
+def test_detectable_spread_is_found_by_the_test_it_speaks_of():
+    ratio = statistics.detectable_spread((10, 10))
+    generator = np.random.default_rng(9)
+    found = [
+        statistics.compare_spread(generator.normal(0, ratio, 10), generator.normal(size=10)).p <= 0.05
+        for _ in range(1000)
+    ]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+    assert statistics.detectable_spread((30, 30)) < ratio < statistics.detectable_spread((6, 6))
+    assert np.isnan(statistics.detectable_spread((2, 10)))
