@@ -38,8 +38,9 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
             spread = np.nan_to_num([[row["mean"] - row["low"]], [row["high"] - row["mean"]]])
             # As many markers as palette entries: past the last, both go round again, out of step.
             colour = draw.PALETTE[(place + 3 * (place // len(draw.MARKERS))) % len(draw.PALETTE)]
-            axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=draw.MARKERS[place % len(draw.MARKERS)],
-                          mfc=None if best[place] else "white", ls="", ms=6, capsize=2, label=row["title"])  # fmt: skip
+            marker = draw.MARKERS[place % len(draw.MARKERS)]
+            axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=marker, ls="", ms=6, capsize=2,
+                          mfc=None if best[place] else "white", label=row["title"])  # fmt: skip
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_xlabel(cost)
         axes.set_ylabel(metrics.metric(metric).title)
