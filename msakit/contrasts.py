@@ -9,8 +9,8 @@ count against a claim, so the test rests on the sum of two variances:
     t = (D - null) / √(V_seeds + V_videos), with Welch–Satterthwaite degrees of freedom (nᵢ - 1 each, and g - 1)
 
 What a seed does to single videos is in both sums, which errs on the careful side. Simulated without any difference, the
-test rejects in 4.7 to 6.0 % of cases (3 or 10 seeds, 10 or 30 videos, seeds that matter not at all or much). Where each "seed"
-is a fold with test segments of its own, the arms are compared fold by fold, and the variance is Nadeau & Bengio's:
+test rejects in 4.7 to 6.0 % of cases (3 or 10 seeds, 10 or 30 videos, seeds that matter not at all or much). Where each
+"seed" is a fold with test segments of its own, the arms are compared fold by fold, and the variance is Nadeau & Bengio's:
 (1/k + n_test/n_train)·s² with k - 1 degrees of freedom, because the folds share most of their training segments.
 
 Everything is computed, nothing drawn: the same records give the same digits. p-values are two-sided; undefined is nan.
@@ -82,27 +82,21 @@ def videos_of(predictions: pd.DataFrame) -> Shaped[np.ndarray, " segments"]:
 
 def scored(runs: Runs, arm: str, metric: str, split: str = "test", trained: bool = True) -> Scored:
     """Score one arm of one corpus. Raises ValueError where it has no runs."""
-    rule = metrics.metric(metric)
-    values, without, digests, seeds = [], [], [], []
-    segments: set[str] = set()
-    videos: set[str] = set()
-    for run in runs.select(arm=arm):
-        frame = runs.predictions(run)
-        prediction, label = arrays(frame, split, run.path)
-        part = frame[frame["split"] == split]
-        unit, place = np.unique(videos_of(part), return_inverse=True)
-        seeds.append(run.record.seed)
-        values.append(metrics.score([metric], prediction, label)[metric].value)
-        digests.append(_digest(part))
-        segments.update(part["segment_id"])
-        videos.update(unit)
-        if digests[0] == digests[-1]:
-            without.append(_without_each(rule, prediction, label, place, len(unit)))
-    if not values:
+    chosen = list(runs.select(arm=arm))
+    if not chosen:
         raise ValueError(f"{runs.root}: no run of arm {arm!r} to score; run it, or leave it out")
-    same = len(set(digests)) == 1
-    return Scored(arm, metric, tuple(seeds), np.array(values), np.mean(without, axis=0) if same else None,
-                  tuple(digests), len(segments), len(videos), trained)  # fmt: skip
+    parts = []
+    for run in chosen:
+        frame = runs.predictions(run)
+        parts.append((*arrays(frame, split, run.path), frame[frame["split"] == split]))
+    values = [metrics.score([metric], prediction, label)[metric].value for prediction, label, _ in parts]
+    digests = tuple(_digest(part) for *_, part in parts)
+    left_out = None
+    if len(set(digests)) == 1:
+        left_out = np.mean([_without_each(metric, *part) for part in parts], axis=0)
+    together = pd.concat([part for *_, part in parts]).drop_duplicates("segment_id")
+    return Scored(arm, metric, tuple(run.record.seed for run in chosen), np.array(values), left_out, digests,
+                  len(together), len(set(videos_of(together))), trained)  # fmt: skip
 
 
 def _digest(part: pd.DataFrame) -> str:
@@ -111,12 +105,14 @@ def _digest(part: pd.DataFrame) -> str:
 
 
 def _without_each(
-    rule: metrics.Metric, prediction: np.ndarray, label: np.ndarray, place: np.ndarray, videos: int
+    metric: str, prediction: np.ndarray, label: np.ndarray, part: pd.DataFrame
 ) -> Float[np.ndarray, " videos"]:
-    """The metric without each video in turn."""
-    if not np.isfinite(prediction).all() or videos < 2:
-        return np.full(videos, np.nan)
-    weights = (place[None] != np.arange(videos)[:, None]).astype(float)
+    """The metric without each video in turn, videos in alphabetical order."""
+    unit, place = np.unique(videos_of(part), return_inverse=True)
+    rule = metrics.metric(metric)
+    if not np.isfinite(prediction).all() or len(unit) < 2:
+        return np.full(len(unit), np.nan)
+    weights = (place[None] != np.arange(len(unit))[:, None]).astype(float)
     if rule.kind == "classification":
         label = label.astype(int)
     return np.asarray(rule.weighted(prediction, label, weights), dtype=float)

@@ -34,13 +34,13 @@ def tables_of(paper: str, runs: Runs, modules: Mapping[str, str] | None = None) 
 
 
 def rebuilt(results: Path, modules: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Text of every table of a results folder, by relative path ("tables/<paper>/<name>.csv" and ".md")."""
+    """Text of every table of a results folder, by relative path ("tables/<paper>/<name>.csv", ".md", ".tex")."""
     runs = read_all(Path(results) / "runs")
     texts = {}
     for paper in sorted(runs.frame["paper"].unique()):
         for table in tables_of(paper, runs, modules).values():
-            texts[f"tables/{paper}/{table.name}.csv"] = tables.to_csv(table)
-            texts[f"tables/{paper}/{table.name}.md"] = tables.to_markdown(table)
+            for ending, text in tables.texts(table).items():
+                texts[f"tables/{paper}/{table.name}.{ending}"] = text
     return texts
 
 
@@ -56,7 +56,7 @@ def check(results: Path, modules: Mapping[str, str] | None = None) -> str:
         raise CheckError(f"{results}: no table can be made from its runs; nothing was checked")
     # A table may lie beside hand-made files of other kinds.
     there = {
-        path.relative_to(results).as_posix() for end in ("csv", "md") for path in results.glob(f"tables/**/*.{end}")
+        path.relative_to(results).as_posix() for end in tables.ENDINGS for path in results.glob(f"tables/**/*.{end}")
     }
     faults = [f"{name}: missing" for name in sorted(set(made) - there)]
     faults += [f"{name}: no run gives this table" for name in sorted(there - set(made))]
@@ -68,7 +68,7 @@ def check(results: Path, modules: Mapping[str, str] | None = None) -> str:
     if faults:
         listed = "\n".join(faults)
         raise CheckError(f"{results}: {len(faults)} differences; publish the results again\n{listed}")
-    return f"{len(made)} tables rebuilt from their runs, all as committed"
+    return f"{len(made)} files rebuilt from their runs, all as committed"
 
 
 def _difference(committed: bytes, made: str) -> str:

@@ -1,7 +1,8 @@
-"""A table is made from recorded runs: raw numbers in csv, formatting only in Markdown, both the same bytes each time.
+"""A table is made from recorded runs: raw numbers in csv, formatting in Markdown and LaTeX, the same bytes each time.
 
-Every row says how many seeds it rests on and where it comes from; every table says what a reader must not overlook
-(generated data, protocols that leak, values that are undefined), without the caller having to remember it.
+Every row says how many seeds it rests on, under which protocol and where it comes from; every table says what a reader
+must not overlook (generated data, protocols that leak, values that are undefined, the gap to what was published),
+without the caller having to remember it. Bold follows :mod:`msakit.reporting.marking`.
 """
 
 import logging
@@ -15,13 +16,19 @@ import pandas as pd
 from jaxtyping import Real
 from tabulate import tabulate
 
-from msakit import metrics, statistics
+from msakit import metrics, papers, statistics
+from msakit.contrasts import scored
 from msakit.records import Runs, write_atomically
+from msakit.reporting import latex
+from msakit.reporting.marking import EVIDENCE, RULE, best_rows
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["arm", "title", "metric", "direction", "n_seeds", "mean", "sd", "low", "high", "n_segments", "source"]
+# published, tag, gap: the published value of the same row, whose it is (TAGS), and ours less theirs; best: may be bold.
+COLUMNS = ["arm", "title", "metric", "direction", "n_seeds", "mean", "sd", "low", "high", "n_segments", "source",
+           "protocol", "best", "published", "tag", "gap"]  # fmt: skip
 OURS = "runs"
+ENDINGS = ("csv", "md", "tex")
 PUBLISHED = Path(__file__).parents[2] / "results" / "published.csv"
 PUBLISHED_COLUMNS = ["paper", "corpus", "row", "metric", "value", "source", "tag", "note"]
 TAGS = {
@@ -36,8 +43,9 @@ TAGS = {
 class Table:
     """Numbers and what must be said with them.
 
-    frame: either the columns COLUMNS, one row an arm and metric (Markdown shows arms × metrics as mean ± s.d.), or any
-    other columns (Markdown shows them as they are, floats with three decimals).
+    frame: either the columns COLUMNS (as `summarise` makes them; frames of several calls may be put together), one row
+    an arm and metric (Markdown shows arms × metrics as mean ± s.d.), or any other columns (Markdown shows them as they
+    are, floats with three decimals).
     """
 
     name: str  # file name without ending
@@ -48,7 +56,7 @@ class Table:
 
     @property
     def is_long(self) -> bool:
-        return list(self.frame.columns) == COLUMNS
+        return set(COLUMNS) <= set(self.frame.columns)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ def summarise(
     """Arms × metrics over seeds, from runs of one paper on one corpus.
 
     arms: arm -> title, in the table's order; references: arms recorded as runs that are no competitors (an oracle, a
-    constant), shown below; extra: rows from elsewhere, shown last. Arms without runs are named in a note.
+    constant), shown below; extra: rows from elsewhere, shown last. Arms without runs are named in a note. The published
+    value beside an arm is that of `published_beside`.
     Raises ValueError where runs mix papers, corpora or versions of a corpus.
     """
     wanted = metrics.names(metric_names)
@@ -100,6 +109,7 @@ def summarise(
     _one_corpus(runs)
     scores = runs.scores(wanted, split)
     protocols = runs.frame.drop_duplicates("arm").set_index("arm")["protocol"]
+    beside = {arm: published_beside(runs, arm) for arm in arms if arm in protocols.index}
     rows: list[tuple[object, ...]] = []
     undefined = []
     for arm, arm_title in titles.items():
@@ -111,15 +121,19 @@ def summarise(
             source = "reference" if arm in references else OURS
             if protocols[arm] != "corrected":
                 source += f" ({protocols[arm]})"
+            theirs = beside.get(arm, {}).get(metric, (None, ""))
+            gap = None if theirs[0] is None else got.mean - theirs[0]
+            evidence = scored(runs, arm, metric, split, trained=arm not in references)
             rows.append((arm, arm_title, metric, metrics.metric(metric).direction, got.n, got.mean, got.sd,
-                         got.low, got.high, int(found["n"].max()), source))  # fmt: skip
+                         got.low, got.high, int(found["n"].max()), source, protocols[arm], "", *theirs, gap,
+                         evidence))  # fmt: skip
     for row in extra:
         for metric in (metric for metric in wanted if metric in row.scores):
             value, n = row.scores[metric]
             rows.append((row.arm, row.title, metric, metrics.metric(metric).direction, row.n_seeds, value, None, None,
-                         None, n or None, row.source))  # fmt: skip
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"n_seeds": "Int64", "n_segments": "Int64"})
-    frame = frame.astype({column: float for column in ("mean", "sd", "low", "high")})
+                         None, n or None, row.source, "", "", None, "", None, None))  # fmt: skip
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, EVIDENCE]).astype({"n_seeds": "Int64", "n_segments": "Int64"})
+    frame = frame.astype({column: float for column in ("mean", "sd", "low", "high", "published", "gap")})
     said = [*_standing_notes(runs, titles, arms, split), *notes, *(row.note for row in extra if row.note)]
     if undefined:
         said.append(f"Undefined (–), for instance because a run predicts a constant: {'; '.join(undefined)}.")
@@ -191,6 +205,29 @@ def _is_number(text: str) -> bool:
         return False
 
 
+def published_beside(runs: Runs, arm: str) -> dict[str, tuple[float, str]]:
+    """By metric, the published value that belongs beside that arm, and its tag; nothing on generated data.
+
+    ``published`` of ``<paper>.yaml`` names a published row an arm, or a family of arms: ``best: layerbest`` stands for
+    ``best-…`` of two modalities or more.
+    """
+    frame = runs.frame
+    if frame.empty or frame["generated"].any() or frame["paper"].iloc[0] not in papers.PAPERS:
+        return {}
+    paper, corpus = str(frame["paper"].iloc[0]), str(frame["corpus"].iloc[0]).replace("_", "-")
+    family = arm.partition("-")[0] if arm.count("-") > 1 and "." not in arm else ""
+    rows = papers.facts(paper).get("published") or {}
+    row = rows.get(arm, rows.get(family))
+    if row is None or not PUBLISHED.exists():
+        return {}
+    known = read_published()
+    found = known[(known["paper"] == paper) & (known["corpus"] == corpus) & (known["row"] == row)]
+    return {
+        str(metric): (float(value), str(tag))
+        for metric, value, tag in zip(found["metric"], found["value"], found["tag"], strict=True)
+    }
+
+
 def published_rows(published: pd.DataFrame, paper: str, corpus: str, titles: Mapping[str, str]) -> list[Row]:
     """Rows of one paper on one corpus: row name -> title, in that order. Raises ValueError for a row not there."""
     rows = []
@@ -212,35 +249,61 @@ def published_rows(published: pd.DataFrame, paper: str, corpus: str, titles: Map
 
 def to_csv(table: Table) -> str:
     """Raw numbers, six significant digits, an empty field where there is none."""
-    return table.frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    frame = table.frame
+    if table.is_long:
+        frame = frame.assign(best=np.where(_bold(frame), "yes", ""))[COLUMNS]
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def to_markdown(table: Table) -> str:
     """The title, the table and its notes."""
+    head, rows, align, notes = _cells(table)
+    sides = ["left" if side == "l" else "right" for side in align]
+    body = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=sides) if rows else "(empty)"
+    said = "".join(f"- {note}\n" for note in notes)
+    return f"## {table.title}\n\n{body}\n" + (f"\n{said}" if said else "")
+
+
+def to_latex(table: Table) -> str:
+    """The same as a LaTeX table with booktabs rules."""
+    head, rows, align, notes = _cells(table)
+    return latex.table(table.title, head, rows, align, notes, table.name)
+
+
+def _cells(table: Table) -> tuple[list[str], list[list[str]], str, list[str]]:
+    """Headings, cells and notes as they are shown, and how the columns align."""
     head, rows = _long(table) if table.is_long else _as_is(table)
-    align = ["left" if index == 0 else "right" for index in range(len(head))]
+    align = "l" + "r" * (len(head) - 1)
     if table.is_long:
-        align[-1] = "left"
-    body = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=align) if rows else "(empty)"
-    notes = "".join(f"- {note}\n" for note in (*_reading(table), *table.notes))
-    return f"## {table.title}\n\n{body}\n" + (f"\n{notes}" if notes else "")
+        align = align[:-2] + "ll"
+    return head, rows, align, [*_reading(table), *table.notes]
+
+
+def _bold(frame: pd.DataFrame) -> pd.Series:
+    return best_rows(frame) if EVIDENCE in frame else pd.Series(False, index=frame.index)
 
 
 def _long(table: Table) -> tuple[list[str], list[list[str]]]:
     shown = table.metrics or tuple(table.frame["metric"].unique())
-    head = ["", "seeds", *(metrics.metric(metric).title for metric in shown), "from"]
+    head = ["", "seeds", *(metrics.metric(metric).title for metric in shown), "protocol", "from"]
     rows = []
-    for (_, title, source), part in table.frame.groupby(["arm", "title", "source"], sort=False):
+    frame = table.frame.assign(best=_bold(table.frame))
+    for (_, title, source), part in frame.groupby(["arm", "title", "source"], sort=False):
         cells = {str(cell["metric"]): cell for cell in part.to_dict("records")}
         seeds = part["n_seeds"].iloc[0]
         values = [_cell(cells[metric]) if metric in cells else "" for metric in shown]
-        rows.append([str(title), "" if pd.isna(seeds) else str(seeds), *values, _short(str(source))])
+        protocol = str(part["protocol"].iloc[0]) if str(source).startswith(OURS) else ""
+        rows.append([str(title), "" if pd.isna(seeds) else str(seeds), *values, protocol, _short(str(source))])
+    for (_, title, _), part in frame[frame["gap"].notna()].groupby(["arm", "title", "source"], sort=False):
+        gaps = dict(zip(part["metric"], part["gap"], strict=True))
+        values = [f"{gaps[metric]:+.3f}" if metric in gaps else "" for metric in shown]
+        rows.append([f"{title}: gap to published [{part['tag'].iloc[0]}]", "", *values, "", "ours − published"])
     return head, rows
 
 
 def _short(source: str) -> str:
-    """A published source is spelt out in the notes; the column only says that it is one."""
-    return source if source.startswith((OURS, "reference")) else "published"
+    """A published source is spelt out in the notes, a protocol in its own column."""
+    return source.partition(" ")[0] if source.startswith((OURS, "reference")) else "published"
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
@@ -248,7 +311,8 @@ def _cell(row: Mapping[Any, Any]) -> str:
         return "–"
     if not str(row["source"]).startswith((OURS, "reference")):
         return f"{row['mean']:.4g}"  # as precise as it was printed
-    return f"{row['mean']:.3f}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}")
+    text = f"{row['mean']:.3f}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}")
+    return f"**{text}**" if row["best"] else text
 
 
 def _as_is(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -277,12 +341,24 @@ def _reading(table: Table) -> list[str]:
         most = int(sizes.max())
         fewer = [f"{metrics.metric(str(name)).label}: {size}" for name, size in sizes.items() if size != most]
         notes.append(f"Segments scored: {most}" + (f" ({', '.join(fewer)})." if fewer else "."))
+    if (ours["source"].str.startswith(OURS)).any():
+        notes.append(RULE)
+    if table.frame["gap"].notna().any():
+        notes.append(
+            "Gap: ours less the published value; other encoders, data versions or modalities may be behind it."
+        )
     return notes
 
 
-def write(table: Table, folder: Path) -> tuple[Path, Path]:
-    """Write <name>.csv and <name>.md; returns both paths."""
-    paths = Path(folder) / f"{table.name}.csv", Path(folder) / f"{table.name}.md"
-    for path, text in zip(paths, (to_csv(table), to_markdown(table)), strict=True):
-        write_atomically(path, text.encode())
-    return paths
+def write(table: Table, folder: Path) -> tuple[Path, ...]:
+    """Write <name>.csv, <name>.md and <name>.tex; returns the paths."""
+    paths = []
+    for ending, text in texts(table).items():
+        paths.append(Path(folder) / f"{table.name}.{ending}")
+        write_atomically(paths[-1], text.encode())
+    return tuple(paths)
+
+
+def texts(table: Table) -> dict[str, str]:
+    """Content of a table's files by their endings."""
+    return dict(zip(ENDINGS, (to_csv(table), to_markdown(table), to_latex(table)), strict=True))

@@ -34,7 +34,7 @@ def results(tmp_path, monkeypatch):
 
 
 def test_published_results_agree(results):
-    assert rebuild.check(results, PAPERS) == "2 tables rebuilt from their runs, all as committed"
+    assert rebuild.check(results, PAPERS) == "3 files rebuilt from their runs, all as committed"
     assert [path.name for path in results.parent.iterdir()] == ["mini"]
 
 
@@ -43,7 +43,7 @@ def test_manifest(results):
     assert (content["profile"], content["runs"], content["seeds"]) == ("mini", 3, {"ando2022": [0, 1, 2]})
     assert content["seconds"] == 3.0
     assert content["corpora"] == {"mini-mosi": {"fingerprint": ["f00d"], "generated": True}}
-    assert len(content["files"]) == 3 * 2 + 2 + 1
+    assert len(content["files"]) == 3 * 2 + 3 + 1
     assert content["versions"]["torch"].startswith("2.")
     assert manifest.manifest(results, "mini", note="more")["note"] == "more"
 
