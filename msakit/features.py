@@ -14,6 +14,8 @@ being put together it needs twice its size on disk.
 
 A segment that cannot be encoded is one frame of zeros with status "failed" and the reason. Values beyond the range of
 float16 are held at +-65504 and counted in config.json.
+
+While the model works on one bucket, threads read and decode the next one.
 """
 
 import fcntl
@@ -23,7 +25,8 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,8 @@ from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
 log = logging.getLogger(__name__)
 
 VERSION = 1
+BATCH_FRAMES = 4096
+BUCKET = 64
 
 
 class FeatureError(ValueError):
@@ -128,6 +133,33 @@ class FeatureStore:
         return self._spans[segment_id]
 
 
+def extraction_report(stores: Iterable[FeatureStore]) -> pd.DataFrame:
+    """One row a store, in counts: what was encoded, what failed, and where nothing was seen.
+
+    segments, failed; frames; blank_frames (no face found: zeros), blank_segments (in none of their frames), clipped
+    (values beyond float16).
+    """
+    rows = []
+    for store in stores:
+        table = store.segments
+        well = table["status"] == "ok"
+        rows.append(
+            {
+                "modality": store.config["modality"],
+                "encoder": store.config["encoder"]["name"],
+                "layers": store.n_layers,
+                "dim": store.dim,
+                "segments": len(table),
+                "failed": int((~well).sum()),
+                "frames": int(table.loc[well, "length"].sum()),
+                "blank_frames": int(table["blank_frames"].sum()),
+                "blank_segments": int((well & (table["blank_frames"] >= table["length"])).sum()),
+                "clipped": int(store.config["clipped"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def store_folder(corpus: Corpus, encoder: Encoder, root: Path | str) -> Path:
     """Where `extract` puts the features."""
     what = {"version": VERSION, "encoder": encoder.config(), "corpus": corpus.fingerprint}
@@ -140,17 +172,27 @@ def extract(
     encoder: Encoder,
     root: Path | str,
     *,
-    batch_frames: int = 4096,
-    bucket: int = 64,
+    batch_frames: int | None = None,
+    bucket: int | None = None,
+    workers: int = 2,
     max_failed: float = 0.05,
     progress: bool = True,
 ) -> FeatureStore:
     """All layers of all segments; returns at once if they are there, goes on where a killed run stopped.
 
-    batch_frames: most frames (`encoder.size`) of a padded batch; a longer segment goes alone.
-    bucket: segments read, sorted by length and saved together; what a kill can cost.
+    batch_frames: most frames (`encoder.size`) of a padded batch, by default the encoder's or 4096; a longer segment
+        goes alone.
+    bucket: segments of like length that are read, encoded and saved together, by default the encoder's or 64; what a
+        kill can cost, and, twice, what lies in memory.
+    workers: threads that read and decode ahead of the model.
     max_failed: share of the segments that may fail before FeatureError, which names them.
     """
+    if not 0 <= max_failed <= 1:
+        raise ValueError(f"max_failed is {max_failed:g}: give the share of segments that may fail, from 0 to 1")
+    limits = (
+        int(batch_frames or getattr(encoder, "batch_frames", BATCH_FRAMES)),
+        int(bucket or getattr(encoder, "bucket", BUCKET)),
+    )
     folder = store_folder(corpus, encoder, root)
     if folder.exists():
         return FeatureStore.open(folder)
@@ -159,8 +201,8 @@ def extract(
         partial = folder.with_name(folder.name + ".partial")
         if not folder.exists():  # another process may have finished while this one waited
             partial.mkdir(exist_ok=True)
-            rows = [{str(key): value for key, value in row.items()} for row in corpus.table().to_dict("records")]
-            shards = _encode_buckets(rows, encoder, partial, batch_frames, bucket, max_failed, progress)
+            rows = _by_length(corpus, encoder)
+            shards = _encode_buckets(rows, encoder, partial, limits, workers, max_failed, progress)
             _assemble(shards, encoder, corpus, partial / "store")
             os.replace(partial / "store", folder)
         if partial.exists():
@@ -168,26 +210,38 @@ def extract(
     return FeatureStore.open(folder)
 
 
+def _by_length(corpus: Corpus, encoder: Encoder) -> list[dict[str, Any]]:
+    """The rows of the corpus, those of like length together, so that little of a batch is padding."""
+    rows = [{str(key): value for key, value in row.items()} for row in corpus.table().to_dict("records")]
+    guess = getattr(encoder, "rough_size", None)
+    return rows if guess is None else sorted(rows, key=guess)  # stable: the order of the corpus among equals
+
+
 def _encode_buckets(
     rows: list[dict[str, Any]],
     encoder: Encoder,
     partial: Path,
-    batch_frames: int,
-    bucket: int,
+    limits: tuple[int, int],
+    workers: int,
     max_failed: float,
     progress: bool,
 ) -> list[Path]:
+    batch_frames, bucket = limits
     failed: dict[str, str] = {}
     tainted: list[Path] = []
     shards: list[Path] = []
     title = f"{encoder.modality} {encoder.name}"
-    with tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar:
-        for start in range(0, len(rows), bucket):
-            part = rows[start : start + bucket]
-            shard = partial / f"{start:08d}-{start + len(part):08d}.npz"
-            content = _read_shard(shard)
+    parts = [
+        (rows[start : start + bucket], partial / f"{start:08d}-{min(start + bucket, len(rows)):08d}.npz")
+        for start in range(0, len(rows), bucket)
+    ]
+    with (
+        ThreadPoolExecutor(max(1, workers), thread_name_prefix="prepare") as readers,
+        tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar,
+    ):
+        for part, shard, content, reading in _one_ahead(parts, encoder, readers):
             if content is None:
-                content = _encode_bucket(part, encoder, batch_frames)
+                content = _encode_bucket(part, [future.result() for future in reading], encoder, batch_frames)
                 temporary = shard.with_suffix(".tmp.npz")
                 np.savez(temporary, allow_pickle=False, **content)
                 os.replace(temporary, shard)
@@ -212,16 +266,40 @@ def _encode_buckets(
     return shards
 
 
-def _encode_bucket(rows: list[dict[str, Any]], encoder: Encoder, batch_frames: int) -> dict[str, np.ndarray]:
+def _one_ahead(
+    parts: Iterable[tuple[list[dict[str, Any]], Path]], encoder: Encoder, readers: ThreadPoolExecutor
+) -> Iterator[tuple[list[dict[str, Any]], Path, dict[str, np.ndarray] | None, list[Future[Any]]]]:
+    """Each bucket with its shard's path and, if it is done already, its content; the next one is being read then."""
+    waiting: tuple[list[dict[str, Any]], Path, dict[str, np.ndarray] | None, list[Future[Any]]] | None = None
+    try:
+        for part, shard in parts:
+            content = _read_shard(shard)
+            reading = [readers.submit(_prepared, encoder, row) for row in part] if content is None else []
+            if waiting is not None:
+                yield waiting
+            waiting = part, shard, content, reading
+        if waiting is not None:
+            yield waiting
+    finally:
+        # After an error nobody waits for what has not begun.
+        readers.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepared(encoder: Encoder, row: dict[str, Any]) -> tuple[Any, str]:
+    """(what `encode` takes, ""), or (None, the reason)."""
+    try:
+        return encoder.prepare(row), ""
+    except SegmentError as error:
+        return None, str(error) or "no reason given"
+
+
+def _encode_bucket(
+    rows: list[dict[str, Any]], read: list[tuple[Any, str]], encoder: Encoder, batch_frames: int
+) -> dict[str, np.ndarray]:
     """One shard: frames [layer, frame, dim], lengths, ids, reasons ("" is ok), blank frames."""
     ids = [str(row["segment_id"]) for row in rows]
-    prepared: dict[int, Any] = {}
-    reasons = [""] * len(rows)
-    for position, row in enumerate(rows):
-        try:
-            prepared[position] = encoder.prepare(row)
-        except SegmentError as error:
-            reasons[position] = str(error) or "no reason given"
+    reasons = [reason for _, reason in read]
+    prepared = {position: item for position, (item, reason) in enumerate(read) if not reason}
     count_blank = getattr(encoder, "blank_frames", lambda _: 0)
     blank = [count_blank(prepared[position]) if position in prepared else 0 for position in range(len(rows))]
     nothing = np.zeros((encoder.n_layers, 1, encoder.dim), dtype=np.float16)
@@ -297,20 +375,27 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
             )
     if not tables:
         raise FeatureError(f"{corpus.folder} has no segment to encode")
+    # Shards go by length, the store by the order of the corpus.
+    places = pd.Index(corpus.table()["segment_id"].astype(str))
     segments = pd.concat(tables, ignore_index=True)
+    segments = segments.iloc[places.get_indexer(pd.Index(segments["segment_id"])).argsort()].reset_index(drop=True)
     segments["start"] = segments["length"].cumsum() - segments["length"]
+    starts = dict(zip(segments["segment_id"], segments["start"], strict=True))
     # int(): a numpy integer in the shape writes a header that cannot be read back.
     shape = (int(encoder.n_layers), int(segments["length"].sum()), int(encoder.dim))
     layers = np.lib.format.open_memmap(folder / "layers.npy", mode="w+", dtype=np.float16, shape=shape)
-    position, clipped = 0, 0
+    clipped = 0
     for shard in shards:
         with np.load(shard, allow_pickle=False) as archive:
-            frames = archive["frames"]
-        over = np.abs(frames) >= HALF_MAX
-        clipped += int(over.sum())
+            frames, ids, lengths = archive["frames"], archive["ids"], archive["lengths"]
+        clipped += int((np.abs(frames) >= HALF_MAX).sum())
         # Encoders clip by themselves; this catches one that does not.
-        layers[:, position : position + frames.shape[1]] = np.clip(frames, -HALF_MAX, HALF_MAX)
-        position += frames.shape[1]
+        np.clip(frames, -HALF_MAX, HALF_MAX, out=frames)
+        position = 0
+        for segment, length in zip(ids, lengths, strict=True):
+            start = starts[segment]
+            layers[:, start : start + length] = frames[:, position : position + length]
+            position += length
     layers.flush()
     del layers
     if clipped:

@@ -15,7 +15,14 @@ import pytest
 
 from msakit.data.corpus import load_corpus
 from msakit.encoders.base import SegmentError
-from msakit.features import FeatureError, FeatureStore, average_over_words, extract, store_folder
+from msakit.features import (
+    FeatureError,
+    FeatureStore,
+    average_over_words,
+    extract,
+    extraction_report,
+    store_folder,
+)
 
 
 class Toy:
@@ -33,7 +40,7 @@ class Toy:
         self.batches: list[int] = []
 
     def config(self):
-        return {"encoder": "toy", "scale": self.scale, "first_frame_seconds": 0.05}
+        return {"encoder": "toy", "name": "toy", "scale": self.scale, "first_frame_seconds": 0.05}
 
     def prepare(self, row):
         if self.bad.get(row["segment_id"]) == "prepare":
@@ -117,6 +124,75 @@ def test_batches_hold_like_lengths_within_the_limit(corpus, tmp_path):
     # Lengths 1..5 occur 5, 5, 5, 4, 4 times; 5 ones and a two exceed no limit of 8 frames only up to 4 x 2.
     assert max(encoder.batches) <= 8
     assert len(encoder.batches) < 23
+
+
+class Guessing(Toy):
+    """Knows lengths beforehand, and says what is held at once."""
+
+    bucket = 5
+    batch_frames = 10
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.sizes: list[list[int]] = []
+
+    def rough_size(self, row):
+        return 10.0 * self.size(row["segment_id"])
+
+    def encode(self, batch):
+        self.sizes.append([self.size(prepared) for prepared in batch])
+        return super().encode(batch)
+
+
+def test_like_lengths_share_a_bucket_and_the_store_keeps_the_order_of_the_corpus(corpus, tmp_path):
+    plain = extract(corpus, Toy(), tmp_path / "plain", progress=False)
+    encoder = Guessing()
+    sorted_ = extract(corpus, encoder, tmp_path / "sorted", progress=False)
+    assert content(sorted_.folder) == content(plain.folder)
+    # 23 segments of 1 to 5 frames, five at a time: lengths rise over the whole corpus, not within buckets alone.
+    flat = [size for sizes in encoder.sizes for size in sizes]
+    assert flat == sorted(flat)
+    assert len(flat) == 23
+    assert all(len(sizes) * max(sizes) <= 10 for sizes in encoder.sizes)
+    held = Guessing(stop_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        extract(corpus, held, tmp_path / "torn", progress=False)
+    extract(corpus, Guessing(), tmp_path / "torn", workers=1, progress=False)
+    assert content(store_folder(corpus, held, tmp_path / "torn")) == content(plain.folder)
+
+
+def test_one_bucket_is_read_ahead_and_no_more(corpus, tmp_path):
+    class Counting(Guessing):
+        prepared, encoded, most = 0, 0, 0
+
+        def prepare(self, row):
+            type(self).prepared += 1
+            return super().prepare(row)
+
+        def encode(self, batch):
+            type(self).most = max(self.most, self.prepared - self.encoded)
+            type(self).encoded += len(batch)
+            return super().encode(batch)
+
+    extract(corpus, Counting(), tmp_path / "store", progress=False)
+    assert Counting.prepared == Counting.encoded == 23
+    assert Counting.most <= 2 * Guessing.bucket
+
+
+def test_the_report_counts_what_failed_and_where_nothing_was_seen(corpus, tmp_path):
+    store = extract(corpus, Toy(bad={"s4": "prepare"}), tmp_path / "store", progress=False)
+    (row,) = extraction_report([store]).to_dict("records")
+    frames = sum(1 + k % 5 for k in range(23) if k != 4)
+    assert row == {
+        "modality": "audio", "encoder": "toy", "layers": 3, "dim": 2, "segments": 23, "failed": 1, "frames": frames,
+        "blank_frames": 1, "blank_segments": 0, "clipped": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_of_failures_is_a_share(corpus, tmp_path, share):
+    with pytest.raises(ValueError, match="give the share of segments that may fail, from 0 to 1"):
+        extract(corpus, Toy(), tmp_path / "store", max_failed=share)
 
 
 def test_extraction_is_idempotent_and_keyed(corpus, tmp_path):

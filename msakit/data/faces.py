@@ -5,19 +5,32 @@ and tilted heads; frames where it finds nothing borrow the box of the nearest fr
 not found.
 """
 
-from functools import lru_cache
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from msakit.data.media import read_frames
+
 Box = tuple[int, int, int, int]
 _LONG_SIDE = 320  # pixels; larger frames are searched at this scale, which loses no face worth having
+_REMEMBERED = 50_000  # videos whose boxes are kept in memory, about half a kilobyte each
+_local = threading.local()  # a cascade serves one thread at a time
+_boxes: OrderedDict[tuple[str, int, int, float], list[Box | None]] = OrderedDict()
 
 
-@lru_cache(maxsize=1)
 def _detector() -> Any:
+    if not hasattr(_local, "detector"):
+        _local.detector = _new_detector()
+    return _local.detector
+
+
+def _new_detector() -> Any:
     import cv2
 
     path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
@@ -66,11 +79,31 @@ def crop_face(
     return np.asarray(cv2.resize(cut, (size, size), interpolation=how), dtype=np.uint8)
 
 
-def find_faces(
-    frames: UInt8[np.ndarray, "time height width 3"], size: int
+def video_faces(
+    path: str | Path, fps: int | float, size: int
 ) -> tuple[UInt8[np.ndarray, "time size size 3"], Bool[np.ndarray, "time"]]:
-    """One face crop a frame, and whether it was found there. Without any face in the whole clip the crops are black."""
-    boxes = [largest_face(frame) for frame in frames]
+    """`find_faces` on the frames of a video at `fps`; a video is searched once a process, however many encoders ask."""
+    frames, _ = read_frames(path, fps=fps)
+    there = os.stat(path)
+    key = (str(path), there.st_mtime_ns, there.st_size, float(fps))
+    boxes = _boxes.get(key)
+    if boxes is None:
+        boxes = [largest_face(frame) for frame in frames]
+        _boxes[key] = boxes
+        if len(_boxes) > _REMEMBERED:
+            _boxes.popitem(last=False)
+    return find_faces(frames, size, boxes)
+
+
+def find_faces(
+    frames: UInt8[np.ndarray, "time height width 3"], size: int, boxes: Sequence[Box | None] | None = None
+) -> tuple[UInt8[np.ndarray, "time size size 3"], Bool[np.ndarray, "time"]]:
+    """One face crop a frame, and whether it was found there. Without any face in the whole clip the crops are black.
+
+    boxes: of `largest_face`, one a frame, where they are known already.
+    """
+    if boxes is None:
+        boxes = [largest_face(frame) for frame in frames]
     found = np.array([box is not None for box in boxes], dtype=bool)
     crops = np.zeros((len(frames), size, size, 3), dtype=np.uint8)
     places = np.flatnonzero(found)

@@ -14,7 +14,10 @@ class MediaError(ValueError):
 
 
 def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]:
-    """Mono float32 samples in [-1, 1] at `rate` samples a second; channels are averaged, other rates resampled."""
+    """Mono float32 samples in [-1, 1] at `rate` samples a second; channels are averaged, other rates resampled.
+
+    Of a video file (mp4, mkv, ...) the first audio stream is read, from its first sample on.
+    """
     import soundfile
     from scipy.signal import resample_poly
 
@@ -22,7 +25,10 @@ def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]
     try:
         samples, native = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise MediaError(f"cannot read the audio file {path} ({error}): {mend}") from error
+        decoded = _decode_audio(path) if Path(path).is_file() else None
+        if decoded is None:
+            raise MediaError(f"cannot read the audio file {path} ({error}): {mend}") from error
+        samples, native = decoded
     if len(samples) == 0:
         raise MediaError(f"the audio file {path} holds no samples: {mend}")
     if not np.isfinite(samples).all():
@@ -32,6 +38,29 @@ def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]
         common = gcd(native, rate)
         mono = resample_poly(mono, rate // common, native // common)
     return np.asarray(mono, dtype=np.float32)
+
+
+def _decode_audio(path: str | Path) -> tuple[Float[np.ndarray, "time channel"], int] | None:
+    """Samples and their rate from what soundfile does not read; None where FFmpeg does not read it either."""
+    import av
+
+    blocks: list[np.ndarray] = []
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise MediaError(
+                    f"the file {path} has no sound: name an audio file in the column audio, or leave audio out"
+                )
+            stream = container.streams.audio[0]
+            native = int(stream.rate)
+            # Keeps rate and channels; only the samples' type changes.
+            converter = av.AudioResampler(format="fltp", layout=stream.layout, rate=native)
+            for frame in [*container.decode(stream), None]:
+                blocks += [block.to_ndarray() for block in converter.resample(frame)]
+    except (av.FFmpegError, OSError):
+        return None
+    channels = len(blocks[0]) if blocks else 1
+    return np.concatenate([np.zeros((channels, 0), np.float32), *blocks], axis=1).T, native
 
 
 def read_frames(

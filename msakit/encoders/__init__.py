@@ -22,6 +22,7 @@ ENCODERS: dict[str, str] = {
     "vision": "msakit.encoders.vision:VisionEncoder",
     "bag-of-embeddings": "msakit.encoders.conventional:BagOfEmbeddings",
     "acoustic-set": "msakit.encoders.conventional:AcousticSet",
+    "opensmile": "msakit.encoders.opensmile:OpenSmile",
     "visual-set": "msakit.encoders.conventional:VisualSet",
     "precomputed": "msakit.encoders.precomputed:Precomputed",
 }
@@ -53,14 +54,14 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
     return maker(**options)
 
 
-def resolve_path(path: str) -> str:
-    """The folder behind "package:NAME/FOLDER"; any other path or hub id as it is.
+def resolve_path(path: str | Path) -> str:
+    """The folder behind "package:NAME/FOLDER"; any other path or hub id as it is, as text.
 
     Raises ValueError if the package is not installed or lacks the folder.
     """
     scheme, colon, rest = str(path).partition(":")
     if scheme != "package" or not colon:
-        return path
+        return str(path)
     name, _, folder = rest.partition("/")
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:

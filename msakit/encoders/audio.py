@@ -18,8 +18,18 @@ from jaxtyping import Float, Float16
 from torch import nn
 from transformers import AutoFeatureExtractor, AutoModel
 
-from msakit.data.media import MediaError, read_audio
-from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, weights_digest
+from msakit.encoders.base import (
+    EncoderError,
+    SegmentError,
+    load_weights,
+    opening,
+    pick_device,
+    read_sound,
+    seconds_of_sound,
+    short_name,
+    stack_layers,
+    weights_digest,
+)
 
 Samples = Float[np.ndarray, " _sample"]  # clips differ in length: the axis is not bound
 
@@ -33,6 +43,13 @@ class AudioEncoder:
     def __init__(self, model: nn.Module, extractor: Any, name: str, every: int = 10, device: str = "cpu"):
         if every < 1:
             raise ValueError(f"every must be 1 or more, got {every}")
+        settings: Any = model.config
+        if not hasattr(settings, "conv_stride"):
+            raise EncoderError(
+                f"{name} is a {type(model).__name__}, which reads no raw sound: choose a model of the wav2vec 2.0 kind "
+                "(WavLM, HuBERT, wav2vec 2.0, data2vec-audio, UniSpeech, SEW)"
+            )
+        device = pick_device(device)
         self.model: Any = model.to(device).eval()
         if extractor.sampling_rate != self.rate:
             raise ValueError(f"{name} wants {extractor.sampling_rate} Hz audio; only {self.rate} Hz is supported")
@@ -40,7 +57,6 @@ class AudioEncoder:
         self.name = name
         self.every = every
         self.device = device
-        settings: Any = model.config
         self.hop = math.prod(settings.conv_stride)  # samples a frame, 320 in every published checkpoint
         self.padded = getattr(settings, "feat_extract_norm", "group") == "layer"
         self.dim: int = settings.hidden_size
@@ -55,11 +71,13 @@ class AudioEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, every: int = 10, device: str = "cpu", dtype: str = "float32"
+        cls, path: str | Path, *, every: int = 10, device: str = "auto", dtype: str = "float32"
     ) -> "AudioEncoder":
         """From a folder or hub id; every=10 is the paper's 5 frames per second, short clips may want a smaller one."""
         model = load_weights(AutoModel, path, dtype)
-        return cls(model, AutoFeatureExtractor.from_pretrained(path), short_name(path), every, device)
+        with opening(path):
+            extractor = AutoFeatureExtractor.from_pretrained(path)
+        return cls(model, extractor, short_name(path), every, device)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -75,13 +93,7 @@ class AudioEncoder:
         }
 
     def prepare(self, row: dict[str, Any]) -> Samples:
-        path = row.get("audio")
-        if not isinstance(path, str | Path) or not str(path):
-            raise SegmentError("no audio file is named")
-        try:
-            samples = read_audio(Path(path), rate=self.rate)
-        except MediaError as error:
-            raise SegmentError(str(error)) from error
+        samples = read_sound(row, self.rate)
         if len(samples) < self.field:
             raise SegmentError(f"the audio has {len(samples)} samples, fewer than the {self.field} of one frame")
         values = self.extractor(samples, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
@@ -89,6 +101,10 @@ class AudioEncoder:
 
     def size(self, prepared: Samples) -> int:
         return len(prepared) // self.hop
+
+    def rough_size(self, row: dict[str, Any]) -> float:
+        """Seconds, from the file's header."""
+        return seconds_of_sound(row)
 
     @torch.inference_mode()
     def encode(self, batch: list[Samples]) -> list[Float16[np.ndarray, "layer time dim"]]:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float16
 
-from msakit.data.faces import find_faces
-from msakit.data.media import MediaError, read_audio, read_frames
-from msakit.encoders.base import SegmentError, short_name, to_half
+from msakit.data.faces import video_faces
+from msakit.data.media import MediaError
+from msakit.encoders.base import SegmentError, read_sound, seconds_of_sound, short_name, to_half
 from msakit.encoders.vision import Pictures
 
 WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
@@ -94,19 +94,17 @@ class AcousticSet:
         }
 
     def prepare(self, row: dict[str, Any]) -> Float[np.ndarray, " sample"]:
-        path = row.get("audio")
-        if not isinstance(path, str | Path) or not str(path):
-            raise SegmentError("no audio file is named")
-        try:
-            samples = read_audio(Path(path), rate=self.rate)
-        except MediaError as error:
-            raise SegmentError(str(error)) from error
+        samples = read_sound(row, self.rate)
         if len(samples) < 2 * self.window:
             raise SegmentError(f"the audio has {len(samples)} samples, fewer than {2 * self.window}")
-        return np.asarray(samples, dtype=np.float32)
+        return samples
 
     def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
         return len(prepared) // 1600
+
+    def rough_size(self, row: dict[str, Any]) -> float:
+        """Seconds, from the file's header."""
+        return seconds_of_sound(row)
 
     def encode(self, batch: list[Float[np.ndarray, " _sample"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
         return [to_half(self._frames(samples))[None] for samples in batch]
@@ -164,12 +162,9 @@ class VisualSet:
         if not isinstance(path, str | Path) or not str(path):
             raise SegmentError("no video file is named")
         try:
-            frames, _ = read_frames(Path(path), fps=self.fps)
+            crops, found = video_faces(Path(path), self.fps, self.side)
         except MediaError as error:
             raise SegmentError(str(error)) from error
-        if len(frames) == 0:
-            raise SegmentError("the video has no frame")
-        crops, found = find_faces(frames, self.side)
         grey = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)[None] for crop in crops[found]]
         pixels = np.stack(grey) if grey else np.zeros((0, 1, self.side, self.side))
         return Pictures(pixels.astype(np.float32), found)

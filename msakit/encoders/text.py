@@ -13,7 +13,15 @@ import torch
 from jaxtyping import Float16
 from transformers import AutoModel, AutoTokenizer
 
-from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, weights_digest
+from msakit.encoders.base import (
+    SegmentError,
+    load_weights,
+    opening,
+    pick_device,
+    short_name,
+    stack_layers,
+    weights_digest,
+)
 
 
 class TextEncoder:
@@ -26,6 +34,7 @@ class TextEncoder:
         # Of an encoder-decoder only the encoder reads the text.
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
+        device = pick_device(device)
         # CLIP and other dual encoders: their text tower.
         self.model: Any = getattr(model, "text_model", model).to(device).eval()
         self.tokenizer = tokenizer
@@ -42,7 +51,7 @@ class TextEncoder:
         path: str | Path,
         *,
         name: str | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         dtype: str = "float32",
         max_length: int | None = None,
     ) -> "TextEncoder":
@@ -51,7 +60,8 @@ class TextEncoder:
         `name` goes into folder names; it defaults to the last part of the path.
         """
         model = load_weights(AutoModel, path, dtype)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        with opening(path):
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", 512)
         limit = min(positions, tokenizer.model_max_length, 512)
         return cls(model, tokenizer, name or short_name(path), max_length or limit, device)
@@ -77,6 +87,10 @@ class TextEncoder:
 
     def size(self, prepared: list[int]) -> int:
         return len(prepared)
+
+    def rough_size(self, row: dict[str, Any]) -> float:
+        """Characters."""
+        return float(len(str(row.get("text") or "")))
 
     @torch.inference_mode()
     def encode(self, batch: list[list[int]]) -> list[Float16[np.ndarray, "layer time dim"]]:

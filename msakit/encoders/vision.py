@@ -7,6 +7,7 @@ row with an image and no video gives one frame, the whole picture.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,17 @@ from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
-from msakit.data.faces import find_faces
+from msakit.data.faces import video_faces
 from msakit.data.media import MediaError, read_frames, read_image
-from msakit.encoders.base import SegmentError, load_weights, short_name, stack_layers, to_half, weights_digest
+from msakit.encoders.base import (
+    SegmentError,
+    load_weights,
+    opening,
+    pick_device,
+    short_name,
+    stack_layers,
+    weights_digest,
+)
 
 CLASS_TOKEN = re.compile(r"(^|\.)(class_embedding|cls_token|class_token)$")
 
@@ -36,6 +45,9 @@ class VisionEncoder:
     """Frames are video frames at `fps`; `faces=False` encodes whole frames instead of face crops of `face_size` px."""
 
     modality = "vision"
+    # Pictures are large, and no padding is to be saved: few segments are held at once, in the order of the corpus.
+    bucket = 16
+    batch_frames = 512
 
     def __init__(
         self,
@@ -48,6 +60,7 @@ class VisionEncoder:
         batch: int = 64,
         device: str = "cpu",
     ):
+        device = pick_device(device)
         tower: Any = getattr(model, "vision_model", model)
         self.model: Any = tower.to(device).eval()
         self.processor = processor
@@ -77,13 +90,13 @@ class VisionEncoder:
         faces: bool = True,
         face_size: int = 256,
         batch: int = 64,
-        device: str = "cpu",
+        device: str = "auto",
         dtype: str = "float32",
     ) -> "VisionEncoder":
         """From a folder or hub id. `batch`: pictures a forward pass."""
-        # The PIL backend: the default one needs torchvision.
-        processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
         model = load_weights(AutoModel, path, dtype)
+        with opening(path):  # the PIL backend: the default one needs torchvision
+            processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
         return cls(model, processor, short_name(path), fps, faces, face_size, batch, device)
 
     def config(self) -> dict[str, Any]:
@@ -106,8 +119,6 @@ class VisionEncoder:
             pictures, found = self._pictures(row)
         except MediaError as error:
             raise SegmentError(str(error)) from error
-        if len(found) == 0:
-            raise SegmentError("the video has no frame")
         return Pictures(self._process([picture for picture, kept in zip(pictures, found, strict=True) if kept]), found)
 
     def size(self, prepared: Pictures) -> int:
@@ -119,10 +130,8 @@ class VisionEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: list[Pictures]) -> list[Float16[np.ndarray, "layer time dim"]]:
-        pixels = torch.from_numpy(np.concatenate([pictures.pixels for pictures in batch]))
-        parts = [stack_layers(self._layers(part)) for part in pixels.split(self.batch) if len(part)]
-        shape = (self.n_layers, 0, self.dim)
-        vectors = np.concatenate(parts, axis=1) if parts else to_half(np.zeros(shape, dtype=np.float32))
+        parts = [stack_layers(self._layers(part)) for part in self._parts([pictures.pixels for pictures in batch])]
+        vectors = np.concatenate([np.zeros((self.n_layers, 0, self.dim), np.float16), *parts], axis=1)
         results, start = [], 0
         for pictures in batch:
             frames = np.zeros((self.n_layers, len(pictures.found), self.dim), dtype=np.float16)
@@ -135,10 +144,10 @@ class VisionEncoder:
     def _pictures(self, row: dict[str, Any]) -> tuple[list[np.ndarray], Bool[np.ndarray, " time"]]:
         video, image = row.get("video"), row.get("image")
         if isinstance(video, str | Path) and str(video):
-            frames, _ = read_frames(Path(video), fps=self.fps)
-            if self.faces and len(frames):
-                crops, found = find_faces(frames, self.face_size)
+            if self.faces:
+                crops, found = video_faces(Path(video), self.fps, self.face_size)
                 return list(crops), found
+            frames, _ = read_frames(Path(video), fps=self.fps)
             return list(frames), np.ones(len(frames), dtype=bool)
         if isinstance(image, str | Path) and str(image):
             return [np.asarray(read_image(Path(image)))], np.ones(1, dtype=bool)
@@ -148,6 +157,14 @@ class VisionEncoder:
         if not pictures:
             return np.zeros((0, *self._shape), dtype=np.float32)
         return np.asarray(self.processor(images=pictures, return_tensors="np")["pixel_values"], dtype=np.float32)
+
+    def _parts(
+        self, arrays: list[Float[np.ndarray, "_picture channel height width"]]
+    ) -> Iterator[Float[Tensor, "_picture channel height width"]]:
+        """Pictures of several segments in full batches, of which one at a time is copied."""
+        places = [(array, row) for array in arrays for row in range(len(array))]
+        for start in range(0, len(places), self.batch):
+            yield torch.from_numpy(np.stack([array[row] for array, row in places[start : start + self.batch]]))
 
     @torch.inference_mode()
     def _layers(self, pixels: Float[Tensor, "picture channel height width"]) -> list[Float[Tensor, "picture dim"]]:

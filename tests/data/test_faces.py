@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from msakit.data import faces
 from msakit.data.face_drawing import SIZE, draw_face, sample_face
-from msakit.data.faces import crop_face, find_faces, largest_face
+from msakit.data.faces import crop_face, find_faces, largest_face, video_faces
+from msakit.data.media import read_frames, write_video
 
 
 def test_faces_are_found_over_speakers_and_expressions() -> None:
@@ -64,3 +66,24 @@ def test_frames_without_a_face_borrow_the_nearest_box() -> None:
     nothing, found = find_faces(np.stack([blank, blank]), 40)
     assert not found.any()
     assert (nothing == 0).all()
+
+
+def test_a_video_is_searched_once_for_all_encoders_and_again_when_it_changes(tmp_path, monkeypatch) -> None:
+    face = draw_face(sample_face(np.random.default_rng(5)), 0, 0, 0)
+    blank = np.full_like(face, 128)
+    path = tmp_path / "v.mp4"
+    write_video(path, np.stack([face, blank, face, blank]), 3.0)
+    searched = []
+    search = faces.largest_face
+    monkeypatch.setattr(faces, "largest_face", lambda frame: searched.append(1) or search(frame))
+    expected, found = find_faces(read_frames(path, fps=3)[0], 40)
+    assert len(searched) == 4
+    for size in (40, 64):
+        crops, seen = video_faces(path, 3, size)
+        assert crops.shape == (4, size, size, 3)
+        assert seen.tolist() == found.tolist() == [True, False, True, False]
+    assert len(searched) == 8
+    np.testing.assert_array_equal(video_faces(path, 3, 40)[0], expected)
+    write_video(path, np.stack([blank, blank]), 3.0)
+    assert video_faces(path, 3, 40)[1].tolist() == [False, False]
+    assert len(searched) == 10

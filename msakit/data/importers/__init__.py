@@ -1,4 +1,10 @@
-"""Public corpus formats made into interchange folders, one format a file, through one door: `import_corpus`."""
+"""Public corpus formats made into interchange folders, one format a file, through one door: `import_corpus`.
+
+Features aligned by word (MAG-BERT pickles; `.csd` with `align="words"`) lie in the folder so: segments.csv has the
+columns `words`, a JSON list of the segment's words, and `n_words`; row i of a segment in features.npz' `audio` and
+`vision` [segment, word, dim] is the vector of word i, and zeros follow the last word. A vector of zeros before that is
+a word for which nothing was measured (no face, no frame), so nothing may be trimmed at the front.
+"""
 
 import difflib
 import inspect

@@ -4,10 +4,12 @@
 segment; a frame or word belongs to it if its middle does. CMU-MOSI segments are named video_1, video_2, ... in the
 order of the labels, as the other preparations name them; others video[0], video[1], ..., as the SDK does.
 
-Deviation from the SDK's `align`: frames are averaged over `step` seconds of a segment (COVAREP has 100 a second),
-not over words; words.csv keeps the times of the words for whoever wants word averages.
+`align="steps"`: frames are averaged over `step` seconds of a segment (COVAREP has 100 a second). `align="words"`:
+over each word, as word-level methods need and the SDK's `align` does; the folder then has the layout by word that
+`msakit.data.importers` describes. words.csv keeps the times of the words in both.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,6 +86,7 @@ def read(
     features: Mapping[str, str | Path] | None = None,
     name: str | None = None,
     transcripts: str | Path | None = None,
+    align: str = "steps",
     step: float | None = 0.1,
     max_frames: int = 600,
 ) -> Draft:
@@ -95,9 +98,12 @@ def read(
         features: array name -> file, e.g. {"audio": "CMU_MOSI_COVAREP.csd"}, "words" for the timestamped words; else
             told by file names, which must then not compete.
         transcripts: csv with segment_id and text, where there are no words.
+        align: one vector a `step`, or one a word; then segments without a word are left out.
         step: seconds that one frame averages; None keeps the frames as they are.
-        max_frames: longer segments are cut, and counted.
+        max_frames: longer segments are cut, and counted; the most words with `align="words"`.
     """
+    if align not in ("steps", "words"):
+        raise ImporterError(f"align is {align!r}: choose 'steps' or 'words'")
     homes = read_splits(splits)
     label_path = _in(source, labels) if labels else _label_file(source)
     table, name = label_table(label_path, name)
@@ -116,9 +122,18 @@ def read(
     if "words" in chosen:
         table, words = _with_words(table, chosen.pop("words"))
         without = table["text"] == ""
-        if without.any():
+        if align == "words":
+            for segment, split in table.loc[without, ["segment_id", "split"]].itertuples(index=False):
+                manifest.drop(segment, split, "no word")
+            table, words = _with_word_lists(table[~without].reset_index(drop=True), words)
+        elif without.any():
             manifest.note(f"{int(without.sum())} segments have no word; their text is {NO_TRANSCRIPT!r}")
             table.loc[without, "text"] = NO_TRANSCRIPT
+    elif align == "words":
+        raise ImporterError(
+            f"{source} has no file of timestamped words, which align='words' needs: "
+            "add it (features={'words': FILE, ...})"
+        )
     elif transcripts is not None:
         table = add_transcripts(table, transcripts, manifest)
     else:
@@ -126,17 +141,24 @@ def read(
             f"{source} has no file of timestamped words: add it (features={{'words': FILE, ...}}), "
             "or pass transcripts=, a csv with segment_id and text"
         )
-    arrays = {n: _frames(table, path, n, step, max_frames, manifest) for n, path in chosen.items()}
+    by_word = _intervals(table, words) if align == "words" and words is not None else None
+    arrays = {n: _frames(table, path, n, step, by_word, max_frames, manifest) for n, path in chosen.items()}
     manifest.counts["files"] = {"labels": label_path.name, **{n: path.name for n, path in chosen.items()}}
     return Draft(
         name,
         table.assign(start=table["start"].map(str), end=table["end"].map(str)),
         Task(),
-        f"Imported from CMU SDK files; one frame averages {step} s." if step else "Imported from CMU SDK files.",
+        "Imported from CMU SDK files" + _frame_text(align, step),
         manifest,
         arrays,
         words,
     )
+
+
+def _frame_text(align: str, step: float | None) -> str:
+    if align == "words":
+        return "; one vector a word."
+    return f"; one frame averages {step} s." if step else "."
 
 
 def label_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, str]:
@@ -213,11 +235,37 @@ def _with_words(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataF
     return table.assign(text=[texts[place] for place in table.index]), pd.DataFrame(rows, columns=columns)
 
 
+def _with_word_lists(table: pd.DataFrame, words: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns words and n_words, for features that are aligned by word."""
+    lists = {str(segment): list(part["word"]) for segment, part in words.groupby("segment_id", sort=False)}
+    held = [lists[segment] for segment in table["segment_id"]]
+    columns = {
+        "words": [json.dumps(some, ensure_ascii=False) for some in held],
+        "n_words": [str(len(some)) for some in held],
+    }
+    return table.assign(**columns), words
+
+
+def _intervals(table: pd.DataFrame, words: pd.DataFrame) -> dict[str, Float[np.ndarray, "word 2"]]:
+    """segment -> start and end of its words, in seconds of the video."""
+    starts = dict(zip(table["segment_id"], table["start"], strict=True))
+    return {
+        str(segment): part[["start", "end"]].to_numpy(float) + starts[segment]
+        for segment, part in words.groupby("segment_id", sort=False)
+    }
+
+
 def _frames(
-    table: pd.DataFrame, path: Path, name: str, step: float | None, max_frames: int, manifest: Manifest
+    table: pd.DataFrame,
+    path: Path,
+    name: str,
+    step: float | None,
+    by_word: dict[str, Float[np.ndarray, "word 2"]] | None,
+    max_frames: int,
+    manifest: Manifest,
 ) -> Float[np.ndarray, "segment time dim"]:
     parts: dict[int, np.ndarray] = {}
-    width, cut, blank = 0, 0, []
+    width, cut, blank, silent = 0, 0, [], 0
     with Sequence(path) as sequence:
         for video, part in tqdm(table.groupby("video_id", sort=False), desc=f"reading {path.name}", unit="video"):
             known = str(video) in sequence
@@ -233,7 +281,10 @@ def _frames(
                     blank.append(segment)
                     continue
                 frames = values[inside]
-                if step:
+                if by_word is not None:
+                    frames, without = _over_words(frames, middles[inside], by_word[segment])
+                    silent += without
+                elif step:
                     frames = _averaged(frames, ((middles[inside] - start) / step).astype(np.int64))
                 cut += len(frames) > max_frames
                 parts[place] = frames[:max_frames]
@@ -242,10 +293,27 @@ def _frames(
     if blank:
         manifest.warn(f"{name}: {len(blank)} segments have no frame in {path.name} and are zeros (first: {blank[0]})")
         manifest.counts[f"{name}_blank"] = blank
+    if silent:
+        manifest.note(f"{name}: {silent} words have no frame in {path.name}; their vectors are zeros")
     if cut:
         manifest.warn(f"{name}: {cut} segments were cut to max_frames={max_frames}")
     empty = np.zeros((1, width), np.float32)
     return padded([parts.get(place, empty) for place in table.index], str(path))
+
+
+def _over_words(
+    frames: np.ndarray, middles: Float[np.ndarray, " frame"], words: Float[np.ndarray, "word 2"]
+) -> tuple[Float[np.ndarray, "word dim"], int]:
+    """Mean of the frames whose middle lies in each word, zeros for a word without one, and how many of those."""
+    means = np.zeros((len(words), frames.shape[1]), np.float32)
+    without = 0
+    for row, (start, end) in enumerate(words):
+        inside = (middles >= start) & (middles < end)
+        if inside.any():
+            means[row] = frames[inside].mean(axis=0)
+        else:
+            without += 1
+    return means, without
 
 
 def _averaged(frames: np.ndarray, bins: np.ndarray) -> Float[np.ndarray, "bin dim"]:

@@ -1,9 +1,8 @@
 """MAG-BERT's pickles (mosi.pkl, mosei.pkl): lists of ((words, visual, acoustic), label, segment), aligned by word.
 
 Row i of a segment's visual and acoustic array belongs to its word i; the format has no times. So there is no
-words.csv, which is a table of times. Instead segments.csv has a column `words` (a JSON list) and `n_words`, and
-row i of `audio` and `vision` in features.npz is the vector of word i, zeros after the last word. Do not trim zeros at
-the front of these arrays: a word without a face has a vector of zeros.
+words.csv, which is a table of times. Instead the folder has the layout by word that `msakit.data.importers` describes:
+columns `words` (a JSON list) and `n_words` of segments.csv, arrays [segment, word, dim].
 """
 
 import json

@@ -74,7 +74,10 @@ class Manifest:
             if self.videos_named and videos.get(split, 0) != expected:
                 self.warn(f"{self.known} {split}: {videos.get(split, 0)} videos kept, {expected} expected")
 
-    def as_json(self, importer: str, source: Path, kept: Mapping[str, int]) -> dict[str, Any]:
+    def as_json(
+        self, importer: str, source: Path, kept: Mapping[str, int], ids: Mapping[str, list[str]]
+    ) -> dict[str, Any]:
+        """The manifest; `kept` counts and `ids` names the segments that stayed, by split."""
         reasons = Counter(entry["reason"] for entry in self.dropped)
         return {
             "importer": importer,
@@ -87,6 +90,7 @@ class Manifest:
             "counts": self.counts,
             "notes": self.notes,
             "warnings": self.warnings,
+            "kept_segments": dict(ids),
         }
 
 

@@ -72,7 +72,8 @@ def write(
             words = draft.words[draft.words["segment_id"].isin(set(rows["segment_id"]))]
             words.to_csv(partial / "words.csv", index=False, lineterminator="\n")
         _write_json(partial / "corpus.json", _description(draft))
-        account = manifest.as_json(importer, source, kept)
+        ids = {split: list(rows.loc[rows["split"] == split, "segment_id"]) for split in kept}
+        account = manifest.as_json(importer, source, kept, ids)
         _write_json(partial / "manifest.json", account)
         _rename(partial, out, overwrite)
     finally:

@@ -99,6 +99,12 @@ def csd_folder(folder: Path) -> Path:
     return folder
 
 
+def csd_without_words(folder: Path) -> Path:
+    csd_folder(folder)
+    (folder / "X_TimestampedWords.csd").unlink()
+    return folder
+
+
 def wav(path: Path, seconds: float = 1.0, rate: int = 8000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:

@@ -57,6 +57,7 @@ def test_mmsa_cuts_padding_by_the_lengths(aligned: bool, protocol: int, tmp_path
     assert features["audio"].dtype == np.float32
     assert manifest["replaced_by_zero"] == {"text": 0, "audio": 2, "vision": 0}
     assert manifest["source"]["file"] == "mosi.pkl"
+    assert manifest["kept_segments"]["valid"] == list(table.loc[table["split"] == "valid", "segment_id"])
     assert manifest["kept"] == {"train": 4, "valid": 2, "test": 3, "total": 9}
 
 
@@ -82,6 +83,38 @@ def test_known_sizes_are_checked_and_reported_with_both_numbers(tmp_path: Path, 
         "segment_id": "test0_1", "split": "test", "reason": "the text is empty",
     }  # fmt: skip
     assert manifest["found"] == manifest["kept"]["total"] + 2
+
+
+def test_the_sizes_of_mmsa_files_give_no_warning(tmp_path: Path):
+    name = "cmu-mosi"
+    content = write.mmsa(sizes=KNOWN[name])
+    manifest = bring("mmsa", write.dump(tmp_path / "x.pkl", content), tmp_path)[1]
+    assert manifest["expected"] == {"corpus": name, "segments": KNOWN[name]}
+    # The writer makes a video of two segments, so videos are another number than the published one.
+    assert not [warning for warning in manifest["warnings"] if "segments" in warning]
+
+
+def test_the_known_sizes_are_those_of_the_published_files():
+    assert {name: tuple(KNOWN[name].values()) for name in KNOWN if "mos" in name} == {
+        "cmu-mosi": (1284, 229, 686), "cmu-mosei": (16326, 1871, 4659),
+        "mag-mosi": (1281, 229, 685), "mag-mosei": (16265, 1869, 4643),
+    }  # fmt: skip
+
+
+def test_the_sizes_of_mag_files_are_told_from_those_of_mmsa(tmp_path: Path):
+    name, sizes = "mag-mosi", {"train": 1281, "dev": 229, "test": 685}
+    content = {
+        split: [((["a"], np.ones((1, 2)), np.ones((1, 2))), np.array([[1.0]]), f"{split}{k}[0]") for k in range(size)]
+        for split, size in sizes.items()
+    }
+    corpus, manifest = bring("mag", write.dump(tmp_path / "x.pkl", content), tmp_path)
+    assert corpus.name == manifest["expected"]["corpus"] == name
+    assert manifest["warnings"] == []
+    content["train"].pop()
+    write.dump(tmp_path / "y.pkl", content)
+    manifest = import_corpus("mag", tmp_path / "y.pkl", tmp_path / "less")
+    expected = KNOWN[name]["train"]
+    assert manifest["warnings"] == [f"{name} train: {expected - 1} segments kept, {expected} expected"]
 
 
 def test_segments_named_twice_are_left_out_with_a_reason(tmp_path: Path):
@@ -171,6 +204,36 @@ def test_csd(tmp_path: Path):
     assert manifest["replaced_by_zero"]["audio"] == 3  # one a video, the one in no fold is not read
     assert manifest["dropped"]["reasons"] == {"in no split": 2}
     assert "cmu-mosi train: 1 videos kept, 52 expected" in manifest["warnings"]
+
+
+def test_csd_by_word_has_one_vector_a_word(tmp_path: Path):
+    folder = write.csd_folder(tmp_path / "csd")
+    words = np.array([[b"so"], [b"sp"], [b"caf\xc3\xa9"], [b"bad"]])
+    silent = np.array([[b"so"], [b"sp"], [b"sp"], [b"sp"]])
+    spans = [[k, k + 1] for k in range(4)]
+    videos = {v: (silent if v == "vc" else words, spans) for v in ("va", "vb", "vc", "elsewhere")}
+    write.csd(folder / "X_TimestampedWords.csd", "words", videos)
+    faces = np.arange(7, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
+    times = [[0, 0.5], [0.5, 1], [2, 2.4], [2.4, 2.9], [2.95, 3.01], [3.5, 9], [9, 10]]
+    write.csd(folder / "X_FACET.csd", "facet", {v: (faces, times) for v in ("va", "vb", "vc")})
+    corpus, manifest = bring("csd", folder, tmp_path, splits=write.FOLDS, align="words")
+    table = corpus.table()
+    assert list(table["segment_id"]) == ["va_1", "va_2", "vb_1", "vb_2", "vc_1"]
+    assert [json.loads(held) for held in table["words"][:2]] == [["so"], ["café", "bad"]]
+    assert list(table["n_words"][:2]) == ["1", "2"]
+    features = corpus.features()
+    assert features is not None
+    assert {name: array.shape for name, array in features.items()} == {"audio": (5, 2, 3), "vision": (5, 2, 2)}
+    # Audio counts up by one each tenth of a second: the word from 2 to 3 s is the mean of 20 to 29.
+    np.testing.assert_allclose(features["audio"][1, :, 1], [24.5, 34.5])
+    np.testing.assert_allclose(features["vision"][0, :, 0], [0.5, 0])
+    # Frames 2 to 4 have their middles in the word from 2 to 3 s, none in that from 3 to 4 s.
+    np.testing.assert_allclose(features["vision"][1, :, 0], [3, 0])
+    assert manifest["dropped"]["reasons"] == {"in no split": 2, "no word": 1}
+    assert any("vision: 2 words have no frame" in note for note in manifest["notes"])
+    found = corpus.words()
+    assert found is not None
+    assert list(found.loc[found["segment_id"] == "va_2", "word"]) == ["café", "bad"]
 
 
 def test_csd_of_mosei_takes_column_0_and_says_what_is_blank(tmp_path: Path):
@@ -492,6 +555,14 @@ BAD = {
     "two audio files": (
         "csd", lambda p: shutil.copy(write.csd_folder(p / "c") / "X_COVAREP.csd", p / "c/X_OpenSmile.csd").parent,
         {"splits": write.FOLDS}, "two files for audio",
+    ),
+    "words of no file": (
+        "csd", lambda p: write.csd_without_words(p / "c"), {"splits": write.FOLDS, "align": "words"},
+        "no file of timestamped words, which align='words' needs",
+    ),
+    "an unknown alignment": (
+        "csd", lambda p: write.csd_folder(p / "c"), {"splits": write.FOLDS, "align": "word"},
+        "choose 'steps' or 'words'",
     ),
     "ando without the kind": ("ando", lambda p: write.ando(p / "a"), {"kind": "x"}, r"\['pretrained'\]\): pass kind"),
     "ando layer": ("ando", lambda p: write.ando(p / "a"), {"layers": 7}, r"layers 0 to 2, not 7"),
