@@ -9,9 +9,9 @@ count against a claim, so the test rests on the sum of two variances:
     t = (D - null) / √(V_seeds + V_videos), with Welch–Satterthwaite degrees of freedom (nᵢ - 1 each, and g - 1)
 
 What a seed does to single videos is in both sums, which errs on the careful side. Simulated without any difference, the
-test rejects in 4.7 to 6.0 % of cases (3 or 10 seeds, 10 or 30 videos, seeds that matter not at all or much). Where each
-"seed" is a fold with test segments of its own, the arms are compared fold by fold, and the variance is Nadeau & Bengio's:
-(1/k + n_test/n_train)·s² with k - 1 degrees of freedom, because the folds share most of their training segments.
+test rejects in 4.7 to 6.0 % of cases (3 or 10 seeds, 10 or 30 videos, seeds that matter not at all or much). Where
+each "seed" is a fold with test segments of its own, arms are compared fold by fold, and the variance is Nadeau &
+Bengio's: (1/k + n_test/n_train)·s² with k - 1 degrees of freedom, because folds share most of their training segments.
 
 Everything is computed, nothing drawn: the same records give the same digits. p-values are two-sided; undefined is nan.
 
