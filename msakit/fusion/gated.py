@@ -17,12 +17,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from msakit.fusion.packed import Packed, check_packed, segment_of_frame
+from msakit.fusion.dropout import Dropout
+from msakit.fusion.packed import Layout, Packed, check_packed, layout_of
 
 # The order of the embeddings inside the decoder's input: part of the meaning of saved weights.
 MODALITIES: tuple[str, ...] = ("vision", "audio", "text")
-# Attention is computed for so many segments at a time: the work within a block grows with the square of this.
-POOLING_BLOCK = 16
 
 
 class WeightedLayers(nn.Module):
@@ -51,28 +50,20 @@ class AttentivePooling(nn.Module):
         self.score = nn.Linear(dim, heads, bias=False)
 
     def forward(
-        self, frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"]
+        self, frames: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"], layout: Layout | None = None
     ) -> tuple[Float[Tensor, "batch heads_dim"], Float[Tensor, "frames heads"]]:
         """Pooled vectors (zero for an empty segment) and the attention, which sums to 1 over a segment's frames."""
+        owner, position, longest = layout_of(lengths) if layout is None else layout
+        batch, slot = len(lengths), owner * longest + position
         scores = self.score(self.hidden(frames).tanh())
-        if len(lengths) <= POOLING_BLOCK:
-            return self._pool(frames, scores, lengths)
-        blocks = lengths.split(POOLING_BLOCK)
-        sizes = [int(block.sum()) for block in blocks]
-        parts = [self._pool(f, s, n) for f, s, n in zip(frames.split(sizes), scores.split(sizes), blocks, strict=True)]
-        return torch.cat([pooled for pooled, _ in parts]), torch.cat([attention for _, attention in parts])
-
-    def _pool(
-        self, frames: Float[Tensor, "frames dim"], scores: Float[Tensor, "frames heads"], lengths: Int[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch heads_dim"], Float[Tensor, "frames heads"]]:
-        # One row a segment and head over all frames of the block; a softmax that sees only the segment's own frames
-        # makes the pooling of the whole block a single matrix product.
-        batch, owner = len(lengths), segment_of_frame(lengths)
-        foreign = owner != torch.arange(batch, device=owner.device)[:, None]
-        masked = scores.T.masked_fill(foreign[:, None], torch.finfo(scores.dtype).min)
-        attention = masked.softmax(-1).masked_fill(foreign[:, None], 0.0)
-        pooled = attention.flatten(0, 1) @ frames
-        return pooled.view(batch, -1), attention.sum(0).T
+        # Only here is there a rectangle, "batch * longest" slots of which a softmax sees its segment's own.
+        padded = frames.new_zeros(batch * longest, frames.shape[-1]).index_copy(0, slot, frames)
+        padded_scores = scores.new_zeros(batch * longest, self.heads).index_copy(0, slot, scores)
+        outside = torch.arange(longest, device=lengths.device) >= lengths[:, None]
+        lowest = torch.finfo(scores.dtype).min
+        attention = padded_scores.view(batch, longest, -1).masked_fill(outside[..., None], lowest).softmax(1)
+        pooled = attention.transpose(1, 2) @ padded.view(batch, longest, -1)
+        return pooled.flatten(1), attention.flatten(0, 1).index_select(0, slot)
 
 
 class UnimodalEncoder(nn.Module):
@@ -83,13 +74,13 @@ class UnimodalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.mix = WeightedLayers(n_layers) if n_layers else None
-        self.project = nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout))
+        self.project = nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU(), Dropout(dropout))
         self.pool = AttentivePooling(width, heads)
         self.output = nn.Linear(heads * width, embedding)
 
     def forward(self, packed: Packed) -> tuple[Float[Tensor, "batch embedding"], Float[Tensor, "frames heads"]]:
         frames = packed.frames if self.mix is None else self.mix(packed.frames)
-        pooled, attention = self.pool(self.project(frames), packed.lengths)
+        pooled, attention = self.pool(self.project(frames), packed.lengths, packed.layout)
         # Without frames there is nothing to embed: the modality counts as absent, its vector is zero.
         return self.output(pooled) * (packed.lengths > 0)[:, None], attention
 
@@ -172,9 +163,8 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
             )
         features: dict[str, Tensor] = {}
         for name in self.modalities:
-            check_packed(name, batch[name])
             encoder = cast(UnimodalEncoder, self.encoders[name])
-            features[name], features[f"attention_{name}"] = encoder(batch[name])
+            features[name], features[f"attention_{name}"] = encoder(check_packed(name, batch[name]))
             if encoder.mix is not None:
                 features[f"layer_weights_{name}"] = encoder.mix.weights()
         return features
@@ -202,5 +192,5 @@ DECODERS: dict[str, type[GatedDecoder] | type[ConcatDecoder]] = {"gated": GatedD
 
 def _output_layers(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, outputs)
+        nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU(), Dropout(dropout), nn.Linear(width, outputs)
     )

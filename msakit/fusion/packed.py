@@ -12,24 +12,47 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+class Layout(NamedTuple):
+    """Where each frame of a batch lies: what everything that looks at segments needs, worked out once a batch."""
+
+    owner: Int[Tensor, " frames"]  # row number of the frame's segment
+    position: Int[Tensor, " frames"]  # of the frame inside its segment, from 0
+    longest: int  # frames of the longest segment
+
+
 class Packed(NamedTuple):
     """Frames of all segments of a batch, end to end; `lengths` says how many belong to each segment (0 is allowed).
 
-    `frames` may have leading axes (the hidden layers of an encoder): "*layer frames dim".
+    `frames` may have leading axes (the hidden layers of an encoder): "*layer frames dim".  Whoever makes a batch may
+    pass its `layout` on; without it, it is worked out from the lengths where it is needed.
     """
 
     frames: Float[Tensor, "*layer frames dim"]
     lengths: Int[Tensor, " batch"]
+    layout: Layout | None = None
 
 
-def check_packed(name: str, packed: Packed) -> None:
-    """Raise ValueError, naming the modality, if the lengths do not add up to the number of frames."""
-    total, frames = int(packed.lengths.sum()), packed.frames.shape[-2]
+def check_packed(name: str, packed: Packed) -> Packed:
+    """The same batch with its layout.
+
+    Raises ValueError, naming the modality, if the lengths (or the layout given) do not fit the number of frames.
+    """
+    frames = packed.frames.shape[-2]
+    total = int(packed.lengths.sum()) if packed.layout is None else len(packed.layout.owner)
     if total != frames:
         raise ValueError(
             f"{name}: the lengths add up to {total} frames, but {frames} frames were given; "
             "take frames and lengths from the same list of segments"
         )
+    return packed if packed.layout is not None else packed._replace(layout=layout_of(packed.lengths))
+
+
+def layout_of(lengths: Int[Tensor, " batch"]) -> Layout:
+    """The layout of segments of these lengths, laid end to end."""
+    owner = segment_of_frame(lengths)
+    starts = lengths.cumsum(0) - lengths
+    position = torch.arange(len(owner), device=owner.device) - starts[owner]
+    return Layout(owner, position, int(lengths.max()) if len(lengths) else 0)
 
 
 def segment_of_frame(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
@@ -39,8 +62,7 @@ def segment_of_frame(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
 
 def frame_positions(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
     """Position of each frame inside its segment, from 0."""
-    starts = lengths.cumsum(0) - lengths
-    return torch.arange(int(lengths.sum()), device=lengths.device) - torch.repeat_interleave(starts, lengths)
+    return layout_of(lengths).position
 
 
 def length_mask(lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "batch time"]:

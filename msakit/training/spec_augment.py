@@ -10,10 +10,10 @@ one at times.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from msakit.fusion.packed import Packed, frame_positions, segment_of_frame
+from msakit.fusion.packed import Packed, layout_of
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,31 @@ class SpecAugment:
     feature_width: float = 0.02  # a mask is narrower than this fraction of the dimensions
     time_masks: int = 2
     time_width: float = 0.20  # a mask is narrower than this fraction of the segment's frames
+    layers_apart: bool = True  # each hidden layer draws its own masks; False: all are masked at the same places
 
     def __post_init__(self) -> None:
         if not (0 <= self.feature_width <= 1 and 0 <= self.time_width <= 1):
             raise ValueError(f"widths are fractions from 0 to 1, not {self.feature_width} and {self.time_width}")
 
     def __call__(self, packed: Packed, generator: torch.Generator) -> Packed:
-        """The same frames with masks; frames without any mask are unchanged to the bit."""
-        shape, lengths = packed.frames.shape, packed.lengths
+        """The same frames with masks; frames without any mask are unchanged.  The generator lives on the CPU."""
+        shape, device, lengths = packed.frames.shape, packed.frames.device, packed.lengths
+        owner, position, _ = layout = packed.layout or layout_of(lengths)
         frames = packed.frames.reshape(-1, *shape[-2:])
-        owner, position = segment_of_frame(lengths), frame_positions(lengths)
-        batch, layers, dim = len(lengths), len(frames), shape[-1]
+        layers, batch, dim = len(frames), len(lengths), shape[-1]
         sums = frames.new_zeros(layers, batch).index_add_(1, owner, frames.mean(-1))
         mean = (sums / lengths.clamp(min=1))[:, owner, None]
-        dims = torch.full((layers, batch), dim)
-        hidden = _stripes(dims, self.feature_width, self.feature_masks, torch.arange(dim), generator)[:, owner]
-        start, end = _draw(lengths.expand(layers, batch), self.time_width, self.time_masks, generator)
-        silent = ((position[:, None] >= start[:, owner]) & (position[:, None] < end[:, owner])).any(-1)
-        return Packed(torch.where(hidden | silent[..., None], mean, frames).view(shape), lengths)
+
+        masked = layers if self.layers_apart else 1
+        stripes = _draw(torch.full((masked, batch), dim), self.feature_width, self.feature_masks, generator)
+        stretches = _draw(lengths.cpu().expand(masked, batch), self.time_width, self.time_masks, generator)
+        start, end = (edge.to(device)[:, owner] for edge in stretches)
+        silent = ((position[:, None] >= start) & (position[:, None] < end)).any(-1)
+        # What of each segment is shown, and a last row that shows nothing, which serves the hidden steps of time.
+        shown = nn.functional.pad(_outside(*stripes, dim).to(device), (0, 0, 0, 1))
+        row = torch.where(silent, batch, owner) + torch.arange(masked, device=device)[:, None] * (batch + 1)
+        keep = shown.flatten(0, 1).index_select(0, row.flatten()).view(masked, -1, dim)
+        return Packed(torch.lerp(mean, frames, keep).view(shape), lengths, layout)
 
 
 def _draw(
@@ -56,12 +63,10 @@ def _draw(
     return start, start + widths
 
 
-def _stripes(
-    sizes: Int[Tensor, "layer batch"],
-    width: float,
-    masks: int,
-    position: Int[Tensor, " dim"],
-    generator: torch.Generator,
-) -> Bool[Tensor, "layer batch dim"]:
-    start, end = _draw(sizes, width, masks, generator)
-    return ((position >= start[..., None]) & (position < end[..., None])).any(-2)
+def _outside(
+    start: Int[Tensor, "layer batch mask"], end: Int[Tensor, "layer batch mask"], dim: int
+) -> Float[Tensor, "layer batch dim"]:
+    """1 where no mask lies, else 0: from the running count of masks that have begun and not yet ended."""
+    change = torch.zeros(*start.shape[:2], dim + 1)
+    change.scatter_add_(-1, start, torch.ones(start.shape)).scatter_add_(-1, end, -torch.ones(end.shape))
+    return (change.cumsum(-1)[..., :dim] == 0).float()

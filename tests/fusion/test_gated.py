@@ -34,7 +34,7 @@ def plain_forward(net, inputs):
 
     for row in range(count):
         z = {m: torch.zeros(6) for m in MODALITIES}
-        for m, (frames, lengths) in inputs.items():
+        for m, (frames, lengths, _) in inputs.items():
             x = frames[..., int(lengths[:row].sum()) : int(lengths[: row + 1].sum()), :]
             if f"encoders.{m}.mix.scalars" in weights:
                 share = weights[f"encoders.{m}.mix.scalars"].exp()
@@ -111,7 +111,7 @@ def test_batch_order_permutes_the_outputs_across_pooling_blocks():
     lengths = {m: [(7 * i + k) % 5 + 1 for i in range(37)] for k, m in enumerate(DIMS)}
     net, inputs, order = model(), batch(lengths=lengths), torch.randperm(37, generator=generator())
     shuffled = {}
-    for m, (frames, sizes) in inputs.items():
+    for m, (frames, sizes, _) in inputs.items():
         parts = frames.split(sizes.tolist())
         shuffled[m] = Packed(torch.cat([parts[i] for i in order]), sizes[order])
     torch.testing.assert_close(net(shuffled)["prediction"], net(inputs)["prediction"][order], rtol=1e-5, atol=1e-6)
