@@ -24,6 +24,8 @@ from msakit import weighted as weigh
 Array = np.ndarray
 Regression = Real[np.ndarray, " segments"]
 
+# Raised whenever a metric's value on given predictions changes; written with claims and results.
+VERSION = 1
 # Toledo & Marcacini's code hands raw logits to a scorer that cuts at 0.5, so the effective cut is sigmoid(0.5).
 LOGIT_CUT = 1.0 / (1.0 + np.exp(-0.5))
 ARROWS = {"up": "↑", "down": "↓"}

@@ -208,15 +208,15 @@ def _is_number(text: str) -> bool:
 def published_beside(runs: Runs, arm: str) -> dict[str, tuple[float, str]]:
     """By metric, the published value that belongs beside that arm, and its tag; nothing on generated data.
 
-    ``published`` of ``<paper>.yaml`` names a published row an arm, or a family of arms: ``best: layerbest`` stands for
-    ``best-…`` of two modalities or more.
+    ``published_beside`` of ``<paper>.yaml`` names a published row for an arm, or for a family's arms of two modalities
+    or more (``best: layerbest``).
     """
     frame = runs.frame
     if frame.empty or frame["generated"].any() or frame["paper"].iloc[0] not in papers.PAPERS:
         return {}
     paper, corpus = str(frame["paper"].iloc[0]), str(frame["corpus"].iloc[0]).replace("_", "-")
     family = arm.partition("-")[0] if arm.count("-") > 1 and "." not in arm else ""
-    rows = papers.facts(paper).get("published") or {}
+    rows = papers.facts(paper).get("published_beside") or {}
     row = rows.get(arm, rows.get(family))
     if row is None or not PUBLISHED.exists():
         return {}

@@ -132,7 +132,7 @@ def test_bold_needs_a_difference_from_every_other_arm(tmp_path):
 
 
 def test_the_published_value_stands_beside_real_data_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables.papers, "facts", lambda paper: {"published": {"best": "layerbest", "a": "conv"}})
+    monkeypatch.setattr(tables.papers, "facts", lambda paper: {"published_beside": {"best": "layerbest", "a": "conv"}})
     for corpus, generated in (("cmu_mosi", False), ("mini-mosi", True)):
         for arm in ("a", "best-text-audio", "best-text", "best-text-audio.concat"):
             write_run(tmp_path / corpus, arm, corpus=corpus, generated=generated)

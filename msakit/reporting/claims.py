@@ -1,0 +1,306 @@
+"""The claims ledger: what the recorded runs say to each claim of :mod:`msakit.reporting.claim_facts`.
+
+A claim is tested on every corpus of its kind by every one of its comparisons, each a row of the ledger. The rule:
+
+* **difference** (a better than b, in the metric's direction): the test over seeds and videos of
+  :mod:`msakit.contrasts` (paired by fold where seeds are folds). With a ``margin`` the claim is that a is not worse
+  than b by that much, and the test is against -margin in place of zero. With ``beyond`` it is that a's lead over b is
+  larger than the lead of a second pair, tested as a difference of differences.
+* **spread** (a steadier than b): Brown & Forsythe's test on the metric over seeds.
+* **ratio** (a smaller than b in something measured a run: cost, or roughness of the validation loss): Welch's test over
+  seeds on logarithms; where neither arm varies, as with counted operations, the numbers themselves decide.
+
+p is two-sided, Holm-corrected over all tests of a family of claims on one kind of data. A row is **supported** or
+**contradicted** if the corrected p is at most 0.05, by the side on which the effect lies; otherwise **not
+distinguishable at this n**, beside the effect that such a test would have found four times in five (minimum detectable
+effect, at 0.05 over the number of tests). It is **not testable here** if an arm or measurement is missing, if there
+are fewer seeds (or folds) than the claim asks for, or if the profile is a light one. A claim of several rows is
+contradicted if one of them is, supported if all that can be tested are, and not distinguishable otherwise.
+
+Generated and real data are never mixed: not in a test, not in a family, not in a verdict.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from msakit import metrics, papers, statistics
+from msakit.contrasts import Contrast, Scored, contrast, scored
+from msakit.records import Run, Runs
+from msakit.reporting.claim_facts import KINDS, Arm, Claim, Comparison, claims_of, resolve
+
+SUPPORTED = "supported"
+CONTRADICTED = "contradicted"
+OPEN = "not distinguishable at this n"
+UNTESTED = "not testable here"
+VERDICTS = (SUPPORTED, CONTRADICTED, OPEN, UNTESTED)
+
+RESTS_ON = {"generated": "mini-full", "real": "cmu-mosi"}
+LIGHT = {"mini": "mini-full"}  # a profile with too few seeds, and the one that claims rest on
+NOT_RUN = "not run here"
+RECORDED = ("seconds", "peak_memory_mb")
+ROUGHNESS = "roughness"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison of a claim on one corpus, tested or not. effect: a less b, or a over b of spreads and ratios."""
+
+    paper: str
+    claim: str
+    comparison: str
+    kind: str
+    corpus: str
+    family: str
+    test: str
+    measure: str
+    a: str
+    b: str
+    unit: str = ""  # what n counts: "seeds and videos", "folds" or "seeds"
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    null: float = 0.0
+    n_seeds: tuple[int, ...] = ()
+    n_segments: int | None = None
+    n_videos: int | None = None
+    se_seeds: float | None = None
+    se_videos: float | None = None
+    df: float | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+    tests_in_family: int = 0
+    detectable: float | None = None
+    verdict: str = UNTESTED
+    reason: str = ""
+    favours: bool | None = field(default=None, repr=False)  # whether the effect lies on the claim's side
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All claims of a profile's papers: the claims, their rows, and each claim's verdict by kind of data."""
+
+    profile: str
+    claims: tuple[Claim, ...]
+    rows: tuple[Row, ...]
+
+    def verdicts(self) -> list[tuple[Claim, str, str, list[Row]]]:
+        """(claim, kind of data, verdict, rows) in order."""
+        found = []
+        for claim in self.claims:
+            for kind in KINDS:
+                rows = [r for r in self.rows if (r.paper, r.claim, r.kind) == (claim.paper, claim.id, kind)]
+                if rows:
+                    found.append((claim, kind, together([row.verdict for row in rows]), rows))
+        return found
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """The verdict of a claim from those of its rows."""
+    tested = {verdict for verdict in verdicts if verdict != UNTESTED}
+    if not tested:
+        return UNTESTED
+    if CONTRADICTED in tested:
+        return CONTRADICTED
+    return SUPPORTED if tested == {SUPPORTED} else OPEN
+
+
+# --- the ledger ---------------------------------------------------------------------------------------------------
+
+
+def ledger(runs: Runs, profile: str) -> Ledger:
+    """Test every claim of the papers that have runs."""
+    claims: list[Claim] = []
+    rows: list[Row] = []
+    for paper in papers.PAPERS:
+        part = runs.select(paper=paper)
+        if not len(part):
+            continue
+        claims += claims_of(paper)
+        for corpus in sorted(part.frame["corpus"].unique()):
+            on = part.select(corpus=corpus)
+            kind = "generated" if on.frame["generated"].any() else "real"
+            test = _Tester(on, kind, str(corpus), profile)
+            for claim in claims_of(paper):
+                if kind in claim.kinds and (claim.corpora is None or corpus in claim.corpora):
+                    rows += [test.row(claim, pair) for pair in claim.comparisons]
+    return Ledger(profile, tuple(claims), tuple(_corrected(rows)))
+
+
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """Holm within each family of a paper on one kind of data; then the verdicts."""
+    rows = list(rows)
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.p is not None:
+            families.setdefault((row.paper, row.kind, row.family), []).append(place)
+    for places in families.values():
+        adjusted = statistics.holm(np.array([rows[place].p for place in places], dtype=float)).adjusted
+        for place, p in zip(places, adjusted, strict=True):
+            rows[place] = replace(rows[place], p_corrected=float(p), tests_in_family=len(places))
+    return [replace(row, verdict=_verdict(row), detectable=_detectable(row)) for row in rows]
+
+
+def _verdict(row: Row) -> str:
+    if row.reason or row.favours is None:
+        return UNTESTED
+    if row.p_corrected is not None and row.p_corrected > statistics.ALPHA:
+        return OPEN
+    return SUPPORTED if row.favours else CONTRADICTED
+
+
+def _detectable(row: Row) -> float | None:
+    """The smallest effect that the test finds with power 0.8, at 0.05 over the number of tests in the family."""
+    if row.p is None:
+        return None
+    alpha = statistics.ALPHA / row.tests_in_family
+    if row.test == "spread":
+        return statistics.detectable_spread((row.n_seeds[0], row.n_seeds[1]), alpha)
+    parts = [part for part in (row.se_seeds, row.se_videos) if part is not None and np.isfinite(part)]
+    found = statistics.detectable(float(np.sqrt(np.square(parts).sum())), row.df or float("nan"), alpha)
+    return float(np.exp(found)) if row.test == "ratio" else found
+
+
+class _Tester:
+    """The tests on one corpus; each arm is scored once a metric."""
+
+    def __init__(self, runs: Runs, kind: str, corpus: str, profile: str) -> None:
+        self.runs, self.kind, self.corpus, self.profile = runs, kind, corpus, profile
+        self.known: dict[tuple[str, str], Scored] = {}
+
+    def row(self, claim: Claim, pair: Comparison) -> Row:
+        wanted = [pair.a, pair.b, *(pair.beyond or ())]
+        arms = [resolve(self.runs, arm, claim.metric) for arm in wanted]
+        names = [_said(arm, name) for arm, name in zip(wanted, arms, strict=True)]
+        row = Row(claim.paper, claim.id, pair.name, self.kind, self.corpus, claim.family, claim.test,
+                  pair.value or claim.metric, names[0], names[1])  # fmt: skip
+        if pair.beyond:
+            row = replace(row, a=f"{names[0]} over {names[1]}", b=f"{names[2]} over {names[3]}")
+        missing = [name for name, arm in zip(names, arms, strict=True) if arm is None]
+        if missing:
+            return replace(row, reason=f"{NOT_RUN}: {', '.join(missing)}")
+        found = [arm for arm in arms if arm is not None]
+        if len(set(found)) < len(found):
+            return replace(row, reason="both sides are the same arm")
+        tests: dict[str, Callable[..., Row]] = {
+            "difference": self._difference, "spread": self._spread, "ratio": self._ratio,
+        }  # fmt: skip
+        row = tests[claim.test](row, claim, pair, found)
+        fewest = min(row.n_seeds, default=0)
+        if self.profile in LIGHT:
+            few = f"{fewest} {'folds' if row.unit == 'folds' else 'seeds'} are too few here"
+            return replace(row, reason=row.reason or f"{few}; this claim rests on the profile {LIGHT[self.profile]}")
+        if not row.reason and fewest < claim.seeds:
+            row = replace(row, reason=f"{fewest} seeds or folds; this claim asks for {claim.seeds}")
+        return row
+
+    def scored(self, arm: str, metric: str) -> Scored:
+        if (arm, metric) not in self.known:
+            self.known[arm, metric] = scored(self.runs, arm, metric)
+        return self.known[arm, metric]
+
+    def _difference(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
+        sides = [self.scored(arm, claim.metric) for arm in arms]
+        sign = 1.0 if metrics.metric(claim.metric).direction == "up" else -1.0
+        terms = list(zip((1.0, -1.0, -1.0, 1.0), sides, strict=False))
+        try:
+            got: Contrast = contrast(terms, null=-sign * claim.margin, where=f"{claim.id}, {pair.name}")
+        except ValueError as error:
+            return replace(row, reason=str(error))
+        row = replace(row, unit=got.unit, effect=got.difference, low=got.low, high=got.high, null=got.null,
+                      n_seeds=got.n_seeds, n_segments=got.n_segments, n_videos=got.n_videos, se_seeds=got.se_seeds,
+                      se_videos=got.se_videos)  # fmt: skip
+        if not np.isfinite(got.p):
+            return replace(row, reason="the test is undefined: a single seed or video, or a run that collapsed")
+        return replace(row, p=got.p, df=got.df, favours=bool(sign * (got.difference - got.null) > 0))
+
+    def _spread(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
+        first, second = (self.scored(arm, claim.metric) for arm in arms)
+        if first.folds or second.folds:
+            return replace(row, reason="spread over folds is not spread over seeds")
+        got = statistics.compare_spread(first.values, second.values)
+        row = replace(row, unit="seeds", effect=got.ratio, null=1.0, n_seeds=got.n, n_segments=first.n_segments,
+                      n_videos=first.n_videos)  # fmt: skip
+        if not np.isfinite([got.p, got.ratio]).all():
+            return replace(row, reason="the test is undefined: fewer than three seeds, or a run that collapsed")
+        return replace(row, p=got.p, favours=got.ratio < 1)
+
+    def _ratio(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
+        values = [
+            np.array([measured(run, pair.value or "") for run in self.runs.select(arm=arm)], dtype=float)
+            for arm in arms
+        ]
+        row = replace(row, unit="seeds", null=1.0, n_seeds=tuple(len(side) for side in values))
+        if not all(np.isfinite(side).all() and (side > 0).all() for side in values):
+            return replace(row, reason=f"{pair.value} was not measured in every run")
+        first, second = (np.log(side) for side in values)
+        effect = float(np.exp(first.mean() - second.mean()))
+        if np.ptp(first) == 0 and np.ptp(second) == 0:
+            # A count: nothing to test. Equal counts favour neither side, which a claim of less does not survive.
+            return replace(row, effect=effect, low=effect, high=effect, favours=effect < 1)
+        got = statistics.welch(first, second)
+        row = replace(row, effect=effect, low=float(np.exp(got.low)), high=float(np.exp(got.high)))
+        if not np.isfinite(got.p):
+            return replace(row, reason="the test is undefined: a single seed")
+        se = float(np.sqrt(sum(np.var(side, ddof=1) / len(side) for side in (first, second))))
+        return replace(row, p=got.p, se_seeds=se, df=got.df, favours=effect < 1)
+
+
+def _said(arm: Arm, found: str | None) -> str:
+    """An arm as the ledger names it: its role beside its name."""
+    if isinstance(arm, str):
+        return arm
+    ((role, pattern),) = arm.items()
+    how = {"chosen": "chosen on validation", "intermediate": "intermediate, chosen on validation"}.get(role, role)
+    return f"{how} of {pattern}" if found is None else f"{found} ({how})"
+
+
+def measured(run: Run, name: str) -> float:
+    """A number of one run: a measurement, one of RECORDED, or the roughness of its validation loss; else nan.
+
+    Roughness is the mean distance of an epoch's validation loss from the mean of its two neighbours'.
+    """
+    record = run.record
+    if name == ROUGHNESS:
+        loss = np.array([row.get("valid_loss", np.nan) for row in record.history], dtype=float)
+        return float(np.abs(loss[1:-1] - (loss[:-2] + loss[2:]) / 2).mean()) if len(loss) > 2 else float("nan")
+    value = getattr(record, name) if name in RECORDED else record.measurements.get(name)
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+# --- as data ------------------------------------------------------------------------------------------------------
+
+
+def as_data(made: Ledger) -> dict[str, Any]:
+    """The ledger as plain data: numbers with six significant digits, what is undefined as null."""
+    return {
+        "schema": 1,
+        "profile": made.profile,
+        "metric_version": metrics.VERSION,
+        "alpha": statistics.ALPHA,
+        "power": statistics.POWER,
+        "rests_on": RESTS_ON,
+        "claims": [
+            {
+                "paper": claim.paper, "id": claim.id, "sentence": claim.sentence, "source": claim.source,
+                "kind": kind, "metric": claim.metric, "direction": metrics.metric(claim.metric).direction,
+                "test": claim.test, "family": claim.family, "margin": claim.margin, "minimal_n": claim.seeds,
+                "verdict": verdict,
+                "comparisons": [_plain(row) for row in rows],
+            }
+            for claim, kind, verdict, rows in made.verdicts()
+        ],
+    }  # fmt: skip
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    left_out = {"paper", "claim", "kind", "family", "test", "favours"}
+    return {name: _short(value) for name, value in asdict(row).items() if name not in left_out}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,153 @@
+"""The claims ledger as files: ``claims.json`` for programs, ``claims.md`` for readers, and lines for the terminal."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from msakit import metrics, papers
+from msakit.records import Runs
+from msakit.reporting.claim_facts import KINDS, Claim
+from msakit.reporting.claims import LIGHT, NOT_RUN, RESTS_ON, UNTESTED, Ledger, Row, as_data, ledger
+
+HEAD = ("corpus", "comparison", "measure", "effect [95 % interval]", "n", "p", "p corrected", "detectable", "verdict")
+READING = (
+    "An effect is the first arm less the second in the metric's unit, or, for spreads and costs, the first over the "
+    "second (×).",
+    "Differences: t-test that counts both seeds and test videos (fold by fold where seeds are folds). Spreads: Brown & "
+    "Forsythe's test over seeds. Costs: Welch's test over seeds on logarithms; counts that never vary decide by "
+    "themselves (no p).",
+    "p: two-sided; corrected: Holm over all tests of the family on that kind of data. Supported or contradicted where "
+    "the corrected p is at most 0.05, by the side of the effect.",
+    "Detectable: the smallest true effect that the test finds four times in five at this n, at 0.05 over the number of "
+    "tests in the family.",
+    "A claim of several comparisons is contradicted if one is, supported if all that can be tested are, and not "
+    "distinguishable otherwise.",
+)
+
+
+def texts(runs: Runs, profile: str) -> dict[str, str]:
+    """``claims.json`` and ``claims.md`` of a profile's runs; nothing where no paper of the runs states a claim."""
+    made = ledger(runs, profile)
+    if not made.rows:
+        return {}
+    data = json.dumps(as_data(made), indent=1, ensure_ascii=False, allow_nan=False)
+    return {"claims.json": f"{data}\n", "claims.md": to_markdown(made)}
+
+
+def to_markdown(made: Ledger) -> str:
+    """The ledger as a page: what it rests on, how to read it, then claim by claim."""
+    lines = [f"# Claims, profile {made.profile}", "", _standing(made.profile), ""]
+    lines += [*(f"- {line}" for line in READING), ""]
+    for paper in dict.fromkeys(claim.paper for claim in made.claims):
+        facts = papers.facts(paper)
+        lines += [f"## {facts['title']}", "", f"{facts['authors']}, {facts['venue']}.", ""]
+        if facts.get("status"):
+            lines += [f"The method is {facts['status']}: these are claims about the reconstruction.", ""]
+        for kind in KINDS:
+            found = [item for item in made.verdicts() if (item[0].paper, item[1]) == (paper, kind)]
+            if found:
+                lines += [f"### {kind.capitalize()} data", ""]
+            for claim, _, verdict, rows in found:
+                lines += _claim(claim, verdict, rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _standing(profile: str) -> str:
+    rests = f"Claims on generated data rest on `{RESTS_ON['generated']}`, claims on real data on `{RESTS_ON['real']}`; "
+    rests += "the two are never mixed."
+    if profile in LIGHT:
+        return f"{rests} `{profile}` has too few seeds for any of them: what follows shows effects, not verdicts."
+    return rests
+
+
+def _claim(claim: Claim, verdict: str, rows: list[Row]) -> list[str]:
+    tested = sum(row.verdict != UNTESTED for row in rows)
+    part = f" ({tested} of {len(rows)} comparisons tested)" if 0 < tested < len(rows) else ""
+    lines = [f"**{claim.sentence}** → **{verdict}**{part}", "", f"Source: {claim.source}.", ""]
+    shown, absent = run_here(rows)
+    if shown:
+        lines += [tabulate([cells(row) for row in shown], headers=HEAD, tablefmt="pipe", disable_numparse=True), ""]
+    if absent:
+        lines += [f"Not run here: {absent}.", ""]
+    return lines
+
+
+def run_here(rows: list[Row]) -> tuple[list[Row], str]:
+    """The rows whose arms were run, and the names of the others, by corpus."""
+    absent: dict[str, list[str]] = {}
+    for row in rows:
+        if row.reason.startswith(NOT_RUN):
+            absent.setdefault(row.corpus, []).append(row.comparison)
+    named = [f"{'; '.join(names)} ({corpus})" for corpus, names in absent.items()]
+    return [row for row in rows if not row.reason.startswith(NOT_RUN)], ", ".join(named)
+
+
+def cells(row: Row) -> list[str]:
+    """One row of a claim's table, formatted."""
+    verdict = row.verdict + (f": {row.reason}" if row.reason else "")
+    compared = f"{row.a} vs {row.b}" if row.comparison in ("", row.a) else f"{row.comparison}: {row.a} vs {row.b}"
+    name = metrics.metric(row.measure).title if row.measure in metrics.METRICS else row.measure.replace("_", " ")
+    measure = {"difference": name, "spread": f"s.d. of {name.split(' ')[0]}", "ratio": name}[row.test]
+    return [row.corpus, compared, measure, effect(row), _n(row), _p(row.p), _p(row.p_corrected),
+            _number(row, row.detectable), verdict]  # fmt: skip
+
+
+def effect(row: Row) -> str:
+    """Effect and interval, such as "-0.021 [-0.043, 0.001]" or "×0.85 [0.60, 1.20]"."""
+    if row.effect is None or not np.isfinite(row.effect):
+        return "–"
+    shown = _number(row, row.effect, signed=True)
+    if row.low is None or row.high is None or not np.isfinite([row.low, row.high]).all() or row.low == row.high:
+        return shown
+    return f"{shown} [{_number(row, row.low, plain=True)}, {_number(row, row.high, plain=True)}]"
+
+
+def _number(row: Row, value: float | None, signed: bool = False, plain: bool = False) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    if row.test == "difference":
+        return f"{value:+.3f}" if signed else f"{value:.3f}"
+    return f"{value:.3g}" if plain else f"×{value:.3g}"
+
+
+def _n(row: Row) -> str:
+    if not row.n_seeds:
+        return "–"
+    if row.unit == "folds":
+        return f"{row.n_seeds[0]} folds, {row.n_segments} segments"
+    seeds = "+".join(map(str, row.n_seeds)) + " seeds"
+    if row.n_segments is None or row.test != "difference":
+        return seeds
+    videos = f", {row.n_videos} videos" if row.n_videos != row.n_segments else ""
+    return f"{seeds}, {row.n_segments} segments{videos}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def lines(made: Ledger) -> list[str]:
+    """The ledger for a terminal: a line a claim, and one below for each comparison."""
+    told = [f"profile {made.profile}: {_standing(made.profile).replace('`', '')}"]
+    for claim, kind, verdict, rows in made.verdicts():
+        told += ["", f"{claim.paper}, {kind} data: {claim.sentence}", f"  {verdict.upper()}"]
+        shown, absent = run_here(rows)
+        if absent:
+            told.append(f"  - not run here: {absent}")
+        for row in shown:
+            corpus, compared, measure, size, n, p, corrected, least, said = cells(row)
+            numbers = f"{measure} {size}; {n}; p {p}, corrected {corrected}; detectable {least}; " * (size != "–")
+            told.append(f"  - {corpus}, {compared}: {numbers}{said}")
+    return told
+
+
+def read_profile(results: Path) -> str:
+    """The profile of a results folder: from its manifest, else the folder's name."""
+    manifest = Path(results) / "manifest.json"
+    if not manifest.is_file():
+        return Path(results).resolve().name
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["profile"])
