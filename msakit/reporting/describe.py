@@ -93,10 +93,10 @@ def _course(name: str, line: pd.Series, over: str) -> str:
     line = line.dropna()
     if line.empty:
         return f"{name} has no value"
-    ends = {line.index[0], line.index[-1]}
-    told = f"from {line.iloc[0]:.3g} at {over} {line.index[0]:g} to {line.iloc[-1]:.3g} at {line.index[-1]:g}"
-    for word, place in (("lowest", line.idxmin()), ("highest", line.idxmax())):
-        told += f", {word} {line[place]:.3g} at {place:g}" if place not in ends else ""
+    places, values = list(line.index), line.to_numpy(float)
+    told = f"from {values[0]:.3g} at {over} {places[0]:g} to {values[-1]:.3g} at {places[-1]:g}"
+    for word, place in (("lowest", int(values.argmin())), ("highest", int(values.argmax()))):
+        told += f", {word} {values[place]:.3g} at {places[place]:g}" if 0 < place < len(places) - 1 else ""
     return f"{name}, {told}" if name else told
 
 

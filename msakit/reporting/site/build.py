@@ -50,7 +50,7 @@ def _notebooks(folder: Path | None) -> list[Path]:
 def page(results: Path, executed: Sequence[Path]) -> str:
     """The page's HTML."""
     manifest = content.read_manifest(results)
-    papers = content.papers(results)
+    papers = content.papers(results, manifest["corpora"])
     figures = {figure.sha256: (figure.id, figure.title) for paper in papers for figure in paper.figures}
     shown = []
     for path in executed:
@@ -63,7 +63,7 @@ def page(results: Path, executed: Sequence[Path]) -> str:
         manifest=manifest,
         generated=any(corpus["generated"] for corpus in manifest["corpora"].values()),
         papers=papers,
-        ledger=ledger.read(results, tuple(PAPERS)),
+        ledger=ledger.read(results, manifest["profile"]),
         notebooks=shown,
         runs=content.frame_table(content.costs(read_all(results / "runs")), "What every arm cost"),
         left_out=content.left_out(),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,13 +70,13 @@ def slug(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def papers(results: Path, names: Sequence[str] = tuple(PAPERS)) -> list[PaperView]:
+def papers(results: Path, corpora: Iterable[str], names: Sequence[str] = tuple(PAPERS)) -> list[PaperView]:
     """Every known paper, in the package's order, those without results too: the page says so."""
     made = []
     for name in names:
         known = facts(name)
         tables = [table_view(path, name) for path in _sorted(results / "tables" / name, "*.md")]
-        figures = [figure_view(path, name) for path in _sorted(results / "figures" / name, "*.png")]
+        figures = [figure_view(path, name, corpora) for path in _sorted(results / "figures" / name, "*.png")]
         gaps = [*left_out().get(name, {}).items()]
         gaps += [(f"In the table “{table.title}”", gap) for table in tables for gap in table.gaps]
         made.append(PaperView(name, short_name(known), known["title"], known["venue"], known.get("code", ""),
@@ -130,13 +130,26 @@ def table_view(path: Path, paper: str) -> TableView:
     )
 
 
-def figure_view(path: Path, paper: str) -> FigureView:
+def figure_view(path: Path, paper: str, corpora: Iterable[str] = ()) -> FigureView:
     """A published figure, its description from the picture or its data, and the plotted data to save."""
-    title, alt = of_picture(path)
+    title, told = of_picture(path)
     data = path.with_suffix(".csv")
     files = (embed.download(data, f"{paper}-{data.name}"),) if data.exists() else ()
     made = embed.picture(path.read_bytes())
-    return FigureView(slug(paper, path.stem, "figure"), title, alt, made, files, file_sha256(path))
+    alt = f"{title}. {told}".strip()
+    return FigureView(
+        slug(paper, path.stem, "figure"), heading(path.stem, corpora), alt, made, files, file_sha256(path)
+    )
+
+
+def heading(stem: str, corpora: Iterable[str]) -> str:
+    """What a file name says: `mini-mosi-layers` is “Layers on mini-mosi”; the figure's own title is in the picture."""
+    for corpus in corpora:
+        if stem.startswith(f"{corpus}-"):
+            kind = stem.removeprefix(f"{corpus}-").replace("-", " ")
+            return f"{kind[0].upper()}{kind[1:]} on {corpus}"
+    words = stem.replace("-", " ")
+    return f"{words[0].upper()}{words[1:]}"
 
 
 def read_manifest(results: Path) -> dict[str, Any]:
@@ -168,14 +181,14 @@ def costs(runs: Runs) -> pd.DataFrame:
         device=("device", lambda part: ", ".join(sorted(part.unique()))),
         commit=("commit", lambda part: ", ".join(sorted(part.unique()))),
     )
+    order = ["arm", "paper", "corpus", "protocol", "runs", "chosen", "epochs", "seconds", "memory", "device", "commit"]
     names = {
         "chosen": "epoch chosen on",
-        "epochs": "epochs, mean",
-        "seconds": "seconds a run, mean",
-        "memory": "peak memory, MB",
+        "seconds": "seconds a run",
+        "memory": "peak MB",
         "commit": "commit (+ changed)",
     }
-    return told.rename(columns=names)
+    return told[order].rename(columns=names)
 
 
 def frame_table(frame: pd.DataFrame, label: str) -> Markup:

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 # What may neither run nor load nor restyle the page.
 FOREIGN = ("script", "style", "link", "iframe", "object", "embed", "form", "base", "meta")
 LEVELS = 6
+WIDE = 9  # columns; more do not fit on a printed page without breaking their cells
 NUMBER = re.compile(r"[+−-]?\d")
 
 
@@ -59,7 +60,7 @@ def markdown(text: str, attachments: dict[str, dict[str, str]] | None = None) ->
     return BeautifulSoup(MarkdownWithMath(renderer=renderer).render(text), "html.parser")
 
 
-def fit(soup: BeautifulSoup, below: int = 1) -> BeautifulSoup:
+def fit(soup: Tag, below: int = 1) -> Tag:
     """Make foreign HTML a part of the page, in place.
 
     Scripts, styles, ids and event handlers go; headings sink `below` levels; tables get a box of their own to scroll
@@ -79,7 +80,8 @@ def fit(soup: BeautifulSoup, below: int = 1) -> BeautifulSoup:
             link.name = "span"
             link.attrs = {"class": "path"}
     for table in soup.find_all("table"):
-        in_box(soup, table)
+        _align(table)
+        in_box(table)
     for image in soup.find_all("img"):
         if not str(image.get("src", "")).startswith("data:"):
             image.replace_with(f"[{image.get('alt') or 'picture'}: not part of this page]")
@@ -88,9 +90,10 @@ def fit(soup: BeautifulSoup, below: int = 1) -> BeautifulSoup:
     return soup
 
 
-def in_box(soup: BeautifulSoup, table: Tag, label: str = "Table") -> None:
+def in_box(table: Tag, label: str = "Table") -> None:
     """Wide content scrolls in a box of its own, never the page; the box can be reached by keyboard."""
-    table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label}))
+    box = Tag(name="div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label})
+    table.wrap(box)
 
 
 def table(soup: BeautifulSoup, label: str, first: str = "Arm") -> Tag:
@@ -99,7 +102,7 @@ def table(soup: BeautifulSoup, label: str, first: str = "Arm") -> Tag:
     first: heading of the first column where it has none. Rows that no run of ours made are marked as references.
     """
     found: Any = soup.find("table")
-    found["class"] = "sortable"
+    found["class"] = ["sortable", *(["wide"] * (len(found.find("tr").find_all("th")) > WIDE))]
     caption = soup.new_tag("caption", attrs={"class": "unseen"})
     caption.string = label
     found.insert(0, caption)
@@ -115,8 +118,8 @@ def table(soup: BeautifulSoup, label: str, first: str = "Arm") -> Tag:
             if cells[-1].get_text(strip=True).startswith(("reference", "published")):
                 row["class"] = "reference"
     _align(found)
-    in_box(soup, found, label)
-    return found.parent  # type: ignore[no-any-return]
+    in_box(found, label)
+    return found.parent
 
 
 def _align(table: Tag) -> None:

@@ -50,6 +50,8 @@ def _title(notebook: Any, path: Path) -> str:
 def _cell(cell: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> Iterable[str]:
     if cell.cell_type == "markdown":
         soup = markup.markdown(cell.source, cell.get("attachments"))
+        for title in soup.find_all("h1"):
+            title.decompose()  # the page has it above
         yield f'<div class="text">{markup.fit(soup, BELOW)}</div>'
     elif cell.cell_type == "code" and cell.source.strip():
         # The colours are the style sheet's: class names alone.
@@ -57,8 +59,9 @@ def _cell(cell: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> Iter
         tags = cell.metadata.get("tags", [])
         label = {"parameters": "Parameters and their defaults", "injected-parameters": "Parameters of this run"}
         name = next((label[tag] for tag in tags if tag in label), "Code")
-        soup.pre.attrs = {"tabindex": "0", "aria-label": name, "role": "region"}
-        yield f'<div class="code">{soup.pre}</div>'
+        (box,) = soup.find_all("pre")
+        box.attrs = {"tabindex": "0", "aria-label": name, "role": "region"}
+        yield f'<div class="code">{box}</div>'
         yield from _outputs(cell.outputs, heading, shown)
 
 
@@ -110,6 +113,6 @@ def _data(output: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> It
         yield f'<div class="output">{markup.formula(latex, "block")}</div>'
     elif data.get("text/plain", "").startswith("<Figure size"):
         # Drawn without a display: the picture went to the results folder alone.
-        yield '<p class="output">A figure, drawn into the results: see the figures above.</p>'
+        yield '<p class="output">A figure, drawn into the results: it is among the figures above.</p>'
     elif "text/plain" in data:
         yield _plain(data["text/plain"])
