@@ -147,6 +147,34 @@ def check_results(
         typer.echo(f"README.md: {readme.check(Path('README.md'))}")
 
 
+@app.command()
+def report(
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
+    ] = None,
+    notebooks: Annotated[
+        Path | None, typer.Option(help="folder of executed notebooks; default: build/<profile>/notebooks, if there")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="only say whether the pages there are of these results")
+    ] = False,
+) -> None:
+    """Make the report page of each results folder: report/index.html, one file that opens from disk."""
+    from msakit.reporting.site import build
+
+    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
+    if not folders:
+        raise ValueError("there is no results/*/manifest.json to report on: run `make reproduce` first")
+    if notebooks and len(folders) > 1:
+        raise typer.BadParameter("--notebooks goes with one results folder: name it")
+    for folder in folders:
+        if check:
+            typer.echo(f"{folder}: {build.check(folder)}")
+        else:
+            there = Path("build") / folder.resolve().name / "notebooks"
+            typer.echo(build.build(folder, notebooks or (there if there.is_dir() else None)))
+
+
 @app.command("refresh-readme")
 def refresh_readme(path: Annotated[Path, typer.Argument(help="the README")] = Path("README.md")) -> None:
     """Fill the README's tables from the published results."""
