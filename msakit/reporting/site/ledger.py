@@ -105,7 +105,7 @@ def row(claim: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         "claim": claim["id"],
         **{name: claim[name] for name in ("kind", "family", "test")},
     }
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     missing = {field.name for field in fields(Row)} - {*shared, *values, "favours"}
     if missing:
         raise KeyError(f"a comparison of {claim['id']} lacks {', '.join(sorted(missing))}")
