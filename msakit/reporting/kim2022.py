@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from msakit import metrics, statistics
+from msakit.data.lexicon import AMBIGUOUS
 from msakit.papers import facts
 from msakit.papers.kim2022 import PAPER
 from msakit.records import Run, Runs
@@ -218,8 +219,8 @@ def space(runs: Runs) -> pd.DataFrame:
     rows = []
     for run in runs:
         for quantity in ("alignment", "uniformity"):
-            for of, stages in run.record.measurements.get(quantity, {}).items():
-                for stage, value in stages.items():
+            for stage, values in run.record.measurements.get(quantity, {}).items():
+                for of, value in values.items():
                     rows.append((run.record.arm, quantity, of, stage, run.record.seed, value))
     frame = pd.DataFrame(rows, columns=["arm", "quantity", "of", "stage", "seed", "value"])
     return frame.sort_values("quantity", kind="stable")
@@ -299,14 +300,17 @@ def chosen_shifts(runs: Runs, arms: Sequence[str]) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame()
     shifts = pd.concat(parts, ignore_index=True)
-    segments = list(dict.fromkeys(shifts["segment_id"]))[:SENTENCES]
-    shifts = shifts[shifts["segment_id"].isin(segments)]
-    labels = _test(runs, next(iter(runs.select(arm=list(arms), seed=0)))).set_index("segment_id")
+    about = _test(runs, next(iter(runs.select(arm=list(arms), seed=0)))).set_index("segment_id")
+    there = list(dict.fromkeys(shifts["segment_id"]))
+    kinds = about["kind"].reindex(there) if "kind" in about else pd.Series("", index=there)
+    segments = [*kinds.index[kinds == "ambiguous"], *kinds.index[kinds != "ambiguous"]][:SENTENCES]
     heading = {
-        name: f"{name}, label {labels.loc[name, 'label']:+.1f}"
-        + (f", {labels.loc[name, 'kind']}" if "kind" in labels else "")
+        name: f"{name}: label {about.loc[name, 'label']:+.1f}" + (f", {kinds[name]}" if kinds[name] else "")
         for name in segments
     }
+    shifts = shifts[shifts["segment_id"].isin(segments)].copy()
+    # The generator's own list; on other corpora no word is marked.
+    shifts["marked"] = shifts["word"].isin(AMBIGUOUS) & shifts["segment_id"].map(kinds).eq("ambiguous")
     return shifts.assign(heading=shifts["segment_id"].map(heading))
 
 

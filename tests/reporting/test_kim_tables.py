@@ -31,8 +31,8 @@ def runs(tmp_path_factory):
         # As published: off by 0.5 on the segment that is labelled zero alone, which that scorer leaves out.
         put("cms", seed, LABEL + np.array([1, 1, 0, 0, 1, 1]), leaks=LABEL + np.array([0, 0.5, 0, 0, 0, 0]),
             artifacts=shifts(0.3) | embeddings(generator) if seed == 0 else None)  # fmt: skip
-        space = {"text-audio": {"before": 1.0, "after": 0.5 + seed}}
-        uniform = {"text": {"before": -1.0, "after": -2.0}}
+        space = {"before": {"text-audio": 1.0}, "after": {"text-audio": 0.5 + seed}}
+        uniform = {"before": {"text": -1.0}, "after": {"text": -2.0}}
         put("cms-clr-smooth", seed, LABEL + 0.25, measurements={"alignment": space, "uniformity": uniform},
             config={"contrastive": 0.1, "temperature": 0.07, "smoothing": 0.1},
             history=[{"epoch": 1, "valid_loss": 1.0}, {"epoch": 2, "valid_loss": 0.5}])  # fmt: skip
@@ -42,8 +42,8 @@ def runs(tmp_path_factory):
 
 def shifts(length):
     words = ["that", "was", "sick"]
-    rows = [("s2", i, word, length * (i + 1), word == "sick") for i, word in enumerate(words)]
-    return {"shifts": pd.DataFrame(rows, columns=["segment_id", "word_index", "word", "shift", "marked"])}
+    rows = [(s, i, word, length * (i + 1)) for s in ("s0", "s2") for i, word in enumerate(words)]
+    return {"shifts": pd.DataFrame(rows, columns=["segment_id", "word_index", "word", "shift"])}
 
 
 def embeddings(generator):
@@ -99,8 +99,8 @@ def test_figures_are_drawn_and_hold_their_data(runs, tmp_path):
     names = {path.stem.removeprefix("mini-mosi-") for path in tmp_path.glob("*.png")}
     assert names == {"arms", "convergence", "shifts", "space", "alignment", "sweep", "kinds"}
     assert len(made) == len(names)
-    drawn = pd.read_csv(tmp_path / "mini-mosi-shifts.csv")
+    drawn = pd.read_csv(tmp_path / "mini-mosi-shifts.csv").sort_values("segment_id", ascending=False)
     assert set(drawn.loc[drawn["marked"], "word"]) == {"sick"}
-    assert drawn["heading"].iloc[0] == "s2, label +2.0, ambiguous"
+    assert drawn["heading"].iloc[0] == "s2: label +2.0, ambiguous"
     for figure in made:
         plt.close(figure)
