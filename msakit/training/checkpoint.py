@@ -1,0 +1,152 @@
+"""A training run that is killed goes on from its last finished epoch, to the very result of an unbroken run.
+
+A checkpoint is one file: weights, optimizer, schedule, moving average, best weights so far, the history, and every
+source of random numbers, those of the batches' order included.  It is written beside its place and then renamed, so
+that a kill while writing leaves the one before; read with `weights_only=True`, which constructs tensors and plain
+containers and nothing else; and removed when the fit it belongs to is done.
+
+`fit(..., checkpoint=path)` names the place.  `resumable(stem)` names it from outside for every fit that a job makes.
+"""
+
+import logging
+import os
+import pickle
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+# How often a fit inside `resumable` is checkpointed: what lasts a shorter time is sooner trained again than stored.
+SECONDS_BETWEEN = 60.0
+
+_places: ContextVar[Iterator[Path] | None] = ContextVar("places", default=None)
+
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint of this fit."""
+
+
+@contextmanager
+def resumable(stem: Path) -> Iterator[None]:
+    """Each fit inside that names no place of its own is checkpointed about once a minute, at `stem`.1.checkpoint,
+    `stem`.2.checkpoint, … in the order in which the fits begin.
+
+    After a kill, call the same job again inside the same context: fits that had ended are made again, the one under
+    way goes on.  The stem must change with whatever changes the result (put the run's key into it).
+    """
+    before = _places.set(stem.with_name(f"{stem.name}.{number}.checkpoint") for number in count(1))
+    try:
+        yield
+    finally:
+        _places.reset(before)
+
+
+def next_place() -> Path | None:
+    """Where the next fit of the surrounding `resumable` is kept; None outside of one."""
+    places = _places.get()
+    return next(places) if places is not None else None
+
+
+class Checkpoint:
+    """What a fit is made of, and its file.
+
+    parts: name -> what has `state_dict` and `load_state_dict` (others, and None, are left out: plain lists of batches
+    have nothing to remember).  Of a module, frozen weights are left out: they are as they were built.
+    """
+
+    def __init__(self, path: Path, parts: Mapping[str, Any], accelerator: Accelerator) -> None:
+        self.path, self.accelerator = Path(path), accelerator
+        self.parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+    def load(self) -> dict[str, Any] | None:
+        """Put every part and all random numbers back, and return the notes; None if there is no file.
+
+        Raises CheckpointError if the file is damaged or belongs to another model, optimizer or number of processes.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            stored = torch.load(self.path, map_location="cpu", weights_only=True)
+            if stored["parts"].keys() != self.parts.keys() or len(stored["random"]) != self.accelerator.num_processes:
+                raise ValueError(f"it holds {sorted(stored['parts'])} of {len(stored['random'])} processes")
+            for name, part in self.parts.items():
+                _load(part, stored["parts"][name])
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(
+                f"{self.path}: no checkpoint of this fit ({reason[0]}); delete it to train from the start"
+            ) from error
+        _set_random_state(stored["random"][self.accelerator.process_index])
+        log.info("goes on from %s", self.path)
+        notes: dict[str, Any] = stored["notes"]
+        return notes
+
+    def save(self, notes: dict[str, Any]) -> None:
+        """Write the present state, with notes of tensors, numbers, strings, lists and dicts.  All processes call it."""
+        sources = gather_object([_random_state()])
+        if self.accelerator.is_main_process:
+            parts = {name: _state(part) for name, part in self.parts.items()}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"parts": parts, "random": sources, "notes": notes}, self._unfinished)
+            os.replace(self._unfinished, self.path)
+        self.accelerator.wait_for_everyone()
+
+    def remove(self) -> None:
+        """Delete the file, and what a kill while writing may have left beside it."""
+        if self.accelerator.is_main_process:
+            self.path.unlink(missing_ok=True)
+            self._unfinished.unlink(missing_ok=True)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.unfinished")
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a module without its frozen weights, not copied."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: value.detach() for name, value in model.state_dict().items() if name not in frozen}
+
+
+def _state(part: Any) -> Any:
+    return trained_state(part) if isinstance(part, nn.Module) else part.state_dict()
+
+
+def _load(part: Any, state: Any) -> None:
+    if not isinstance(part, nn.Module):
+        part.load_state_dict(state)
+        return
+    different = state.keys() ^ trained_state(part).keys()
+    if different:
+        raise ValueError(f"{min(different)} is trained in one of the two models only")
+    part.load_state_dict(state, strict=False)
+
+
+def _random_state() -> dict[str, Any]:
+    generator, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (generator, np.asarray(keys).tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    generator, keys, *rest = state["numpy"]
+    np.random.set_state((generator, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

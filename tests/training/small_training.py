@@ -1,0 +1,116 @@
+"""A small training run as a program of its own: tests kill it, and start it in several processes.
+
+    python small_training.py '[{"out": FILE, …}, …]'
+
+calls `run` with each of these settings, which writes (torch.save) the history, the best epoch, the weights and the
+test predictions.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from msakit.training import losses
+from msakit.training.batching import TextBatches
+from msakit.training.loop import fit, predict, set_seed
+from msakit.training.schedules import linear_warmup_decay
+
+ROWS, DIM = 42, 6
+
+
+class Net(nn.Module):
+    """Frozen embedding, layers with running statistics and dropout, and noise from numpy's generator."""
+
+    def __init__(self, noise: float):
+        super().__init__()
+        self.noise = noise
+        self.embed = nn.Embedding(20, DIM).requires_grad_(False)
+        norm = nn.BatchNorm1d(DIM) if noise else nn.Identity()
+        # A bias before the norm would have no gradient but rounding, which Adam would blow up.
+        first = nn.Linear(2 * DIM, DIM, bias=not noise)
+        self.layers = nn.Sequential(first, norm, nn.ReLU(), nn.Dropout(noise), nn.Linear(DIM, 1))
+
+    def forward(self, batch):
+        words = self.embed(batch["input_ids"]) * batch["attention_mask"][..., None]
+        x = torch.cat([words.sum(1), batch["x"]], -1)
+        if self.training and self.noise:
+            x = x * (1 + self.noise * np.random.rand())
+        return {"prediction": self.layers(x).squeeze(-1)}
+
+
+def make_batches(rows: slice, size: int, generator=None) -> TextBatches:
+    draw = np.random.default_rng(1)
+    ids = [draw.integers(1, 20, n).tolist() for n in draw.integers(1, 9, ROWS)]
+    x = draw.standard_normal((ROWS, DIM), dtype=np.float32)
+    label = x @ draw.standard_normal(DIM) + np.array([len(i) for i in ids]) / 4
+    return TextBatches(ids[rows], label[rows], size, dense={"x": x[rows]}, generator=generator)
+
+
+def run(
+    *,
+    out: Path | None = None,
+    checkpoint: Path | None = None,
+    every: int = 1,
+    keep: bool = False,
+    die_at: int | None = None,  # number of the training loss at which to be killed, from 1
+    average: str | None = None,
+    noise: float = 0.0,
+    batch: int = 6,
+    accumulate: int = 1,
+    epochs: int = 5,
+) -> dict[str, Any]:
+    calls = 0
+
+    def loss(outputs, batch):
+        nonlocal calls
+        calls += torch.is_grad_enabled()
+        if calls == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = losses.mse(outputs, batch)
+        if "teacher_prediction" in outputs:
+            value = value + nn.functional.mse_loss(outputs["prediction"], outputs["teacher_prediction"])
+        return value
+
+    generator = set_seed(3)
+    model = Net(noise)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.05)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    found = fit(
+        model,
+        make_batches(slice(0, 28), batch, generator),
+        make_batches(slice(28, 35), 4),
+        loss=loss,
+        optimizer=optimizer,
+        scheduler=linear_warmup_decay(optimizer, 40),
+        scheduler_step="batch",
+        epochs=epochs,
+        clip=5.0,
+        average=0.8 if average else None,
+        average_as=average or "judge",
+        patience=3,
+        accelerator=accelerator,
+        checkpoint=checkpoint and Path(checkpoint),
+        checkpoint_every=every,
+        keep_checkpoint=keep,
+        progress=False,
+    )
+    test = predict(model, make_batches(slice(35, ROWS), 4))["prediction"]
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in found.history]
+    result = {"history": rows, "best_epoch": found.best_epoch, "weights": model.state_dict(), "losses": calls}
+    result |= {"test": torch.from_numpy(test)}
+    if out is not None and accelerator.is_main_process:
+        torch.save(result, out)
+    return result
+
+
+if __name__ == "__main__":
+    for settings in json.loads(sys.argv[1]):
+        run(**settings)
