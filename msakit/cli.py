@@ -97,6 +97,36 @@ def import_(
 
 
 @app.command()
+def predict(
+    video: Annotated[Path | None, typer.Argument(help="the clip; leave it out to judge sound or text alone")] = None,
+    text: Annotated[str | None, typer.Option(help="what is said in it")] = None,
+    audio: Annotated[Path | None, typer.Option(help="its sound, if that is not in the clip")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="folder of a saved head; default: one under results/ or build/")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+) -> None:
+    """Score a clip with a trained head, and say how much each modality had to say."""
+    import json
+    from dataclasses import asdict
+
+    from msakit.predictor import Predictor, find_head
+
+    predictor = Predictor.from_pretrained(head or find_head(Path.cwd()))
+    judged = predictor.predict(video, audio, text)
+    if json_:
+        typer.echo(json.dumps(asdict(judged)))
+        return
+    typer.echo(f"score {judged.score:+.3f}")
+    for name, gate in judged.gates.items():
+        typer.echo(f"gate {name} {gate:.3f}")
+    for name, reason in judged.absent.items():
+        typer.secho(f"{name}: {reason}", fg="yellow", err=True)
+    if predictor.about.get("generated"):
+        typer.secho("this head was trained on generated data: it knows nothing of real clips", fg="yellow", err=True)
+
+
+@app.command()
 def run(
     notebook: Annotated[Path, typer.Argument(help="an experiment notebook")],
     output: Annotated[Path, typer.Argument(help="where the executed copy goes")],

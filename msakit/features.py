@@ -41,7 +41,7 @@ from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 BATCH_FRAMES = 4096
 BUCKET = 64
 
@@ -190,8 +190,8 @@ def extract(
     if not 0 <= max_failed <= 1:
         raise ValueError(f"max_failed is {max_failed:g}: give the share of segments that may fail, from 0 to 1")
     limits = (
-        int(batch_frames or getattr(encoder, "batch_frames", BATCH_FRAMES)),
-        int(bucket or getattr(encoder, "bucket", BUCKET)),
+        getattr(encoder, "batch_frames", BATCH_FRAMES) if batch_frames is None else batch_frames,
+        getattr(encoder, "bucket", BUCKET) if bucket is None else bucket,
     )
     folder = store_folder(corpus, encoder, root)
     if folder.exists():
@@ -403,6 +403,7 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
     config = {
         "version": VERSION,
         "encoder": encoder.config(),
+        "spec": getattr(encoder, "spec", None),  # how `load_encoder` made it; the paths in it are no part of the key
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
         "modality": encoder.modality,
         "frame_rate": encoder.frame_rate,

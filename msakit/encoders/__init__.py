@@ -32,8 +32,9 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
     """An encoder from `{"kind": ..., "path": ..., **options}`, or from "kind" or "kind:path" in short.
 
     `path` is a folder, a hub id, or "package:NAME/FOLDER" for a folder inside an installed package; it goes to the
-    class's `from_pretrained`. Without it the class is called with the options alone. Raises ValueError, with the
-    choices, for an unknown kind, and for a package that is not installed.
+    class's `from_pretrained`. Without it the class is called with the options alone. What comes back remembers the
+    whole of it as `spec`. Raises ValueError, with the choices, for an unknown kind, and for a package that is not
+    installed.
     """
     if isinstance(spec, str):
         kind, _, path = spec.partition(":")
@@ -49,9 +50,13 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
         raise ValueError(f"no encoder is called {kind!r}; choose one of {', '.join(ENCODERS)}.{hint}")
     module, _, name = ENCODERS[kind].partition(":")
     maker = getattr(importlib.import_module(module), name)
+    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     if "path" in options:
-        return maker.from_pretrained(resolve_path(options.pop("path")), **options)
-    return maker(**options)
+        encoder = maker.from_pretrained(resolve_path(options.pop("path")), **options)
+    else:
+        encoder = maker(**options)
+    encoder.spec = {"kind": kind, **written}
+    return encoder
 
 
 def resolve_path(path: str | Path) -> str:

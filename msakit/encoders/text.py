@@ -44,6 +44,9 @@ class TextEncoder:
         self.dim: int = self.model.config.hidden_size
         self.n_layers: int = self.model.config.num_hidden_layers + 1
         self._weights = weights_digest(self.model)
+        # Now: a tokenizer's text changes when it is used, because it remembers the truncation asked for.
+        vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(tokenizer)
+        self._tokens = hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
 
     @classmethod
     def from_pretrained(
@@ -67,12 +70,11 @@ class TextEncoder:
         return cls(model, tokenizer, name or short_name(path), max_length or limit, device)
 
     def config(self) -> dict[str, Any]:
-        vocabulary = self.tokenizer.backend_tokenizer.to_str() if self.tokenizer.is_fast else str(self.tokenizer)
         return {
             "encoder": "text",
             "name": self.name,
             "weights": self._weights,
-            "tokenizer": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+            "tokenizer": self._tokens,
             "dtype": str(self.model.dtype),
             "layers": "0 = embeddings, last = output",
             "max_length": self.max_length,

@@ -86,7 +86,9 @@ def test_empty_text_is_a_segment_error(trained, text):
 
 def test_long_text_is_cut_to_the_positions_of_the_model(trained):
     encoder = TextEncoder.from_pretrained(trained["bert"])
+    before = encoder.config()
     ids = encoder.prepare({"text": "film " * 500})
+    assert encoder.config() == before  # the key of its features, so use must not change it
     assert len(ids) == 64
     assert encoder.encode([ids])[0].shape == (5, 64, 64)
 

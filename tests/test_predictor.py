@@ -1,0 +1,201 @@
+"""A saved head judges a new clip exactly as it judged the stored features, and says what it cannot do."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_papers import ando_stores
+from typer.testing import CliRunner
+
+from msakit import cli
+from msakit.features import FeatureStore
+from msakit.fusion.gated import GatedFusion
+from msakit.fusion.packed import Packed
+from msakit.predictor import Prediction, Predictor, PredictorError, Scaling
+from msakit.training.batching import FeatureBatches
+from msakit.training.loop import fit, predict, set_seed
+from msakit.training.losses import l1
+
+LAYERS: dict[str, int | None] = {"text": None, "audio": 1, "vision": -1}
+
+
+@pytest.fixture(scope="module")
+def stores(tiny_corpora: Any, tiny_encoders: Any, tiny_features: Path) -> tuple[dict[str, FeatureStore], ...]:
+    return ando_stores(tiny_corpora["mini-mosi"], tiny_encoders, tiny_features)
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_corpora: Any, stores: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Folder of a trimodal head trained for two epochs, and its predictions from stored features by segment."""
+    corpus, (encoded, _) = tiny_corpora["mini-mosi"], stores
+    generator = set_seed(0)
+    head = GatedFusion(
+        {name: store.dim for name, store in encoded.items()}, 8, 4, 2, n_layers={"text": encoded["text"].n_layers}
+    )
+    batches = {}
+    for split in ("train", "valid", "test"):
+        ids = list(corpus.splits[split]["segment_id"])
+        features = {name: store.take(ids, LAYERS[name]) for name, store in encoded.items()}
+        labels = np.asarray(corpus.splits[split]["label"])
+        batches[split] = FeatureBatches(features, labels, 8, generator=generator if split == "train" else None)
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    fit(head, batches["train"], batches["valid"], loss=l1, optimizer=optimizer, epochs=2, progress=False)
+    expected = predict(head, batches["test"])["prediction"]
+    folder = tmp_path_factory.mktemp("head") / "best"
+    about = {"corpus": corpus.name, "generated": True}
+    Predictor.from_stores(head, encoded, LAYERS, about=about).save_pretrained(folder)
+    return folder, dict(zip(corpus.splits["test"]["segment_id"], np.asarray(expected), strict=True))
+
+
+def rows(corpus: Any) -> list[dict[str, Any]]:
+    table = corpus.table()
+    return table[table["split"] == "test"].to_dict("records")
+
+
+def test_a_saved_head_judges_a_clip_as_it_judged_the_stored_features(saved, tiny_corpora):
+    folder, expected = saved
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "predictor.json"]
+    predictor = Predictor.from_pretrained(folder)
+    assert predictor.about == {"corpus": "mini-mosi", "generated": True}
+    clips = rows(tiny_corpora["mini-mosi"])[:4]
+    scores = []
+    for row in clips:
+        judged = predictor.predict(video=row["video"], audio=row["audio"], text=row["text"])
+        assert judged.score == pytest.approx(float(expected[row["segment_id"]]), abs=2e-3)
+        assert set(judged.gates) == {"text", "audio", "vision"}
+        assert all(0 < gate < 1 for gate in judged.gates.values())
+        assert judged.absent == {}
+        scores.append(judged.score)
+    assert len(set(scores)) == 4
+
+
+def test_what_is_not_given_is_absent_as_in_the_model(saved, stores, tiny_corpora):
+    folder, _ = saved
+    predictor = Predictor.from_pretrained(folder)
+    encoded, _ = stores
+    row, other = rows(tiny_corpora["mini-mosi"])[:2]
+    batch = {}
+    for name, store in encoded.items():
+        frames, lengths = store.take([row["segment_id"], other["segment_id"]], LAYERS[name])
+        if name == "text":
+            frames, lengths = frames[:, lengths[0] :], lengths * np.array([0, 1])
+        batch[name] = Packed(torch.from_numpy(frames.astype(np.float32)), torch.from_numpy(lengths))
+    with torch.inference_mode():
+        output = predictor.head(batch)
+    judged = predictor.predict(video=row["video"], audio=row["audio"])
+    assert judged.score == pytest.approx(float(output["prediction"][0]), abs=2e-3)
+    assert judged.absent == {"text": "no text was given"}
+    assert set(judged.gates) == {"audio", "vision"}
+    gates = dict(zip(predictor.head.modalities, output["gates"][0].tolist(), strict=True))
+    assert judged.gates == pytest.approx({name: gates[name] for name in ("audio", "vision")}, abs=2e-3)
+    # The generated clips are silent: the sound is missed, not an error.
+    silent = predictor.predict(video=row["video"], text=row["text"])
+    assert set(silent.absent) == {"audio"}
+    assert "has no sound" in silent.absent["audio"]
+    assert silent.score != judged.score
+
+
+def test_standardised_features_are_standardised_again(stores, tiny_corpora, tmp_path):
+    _, conventional = stores
+    corpus = tiny_corpora["mini-mosi"]
+    store = conventional["audio"]
+    known, _ = store.take(list(corpus.splits["train"]["segment_id"]), 0)
+    scaling = Scaling.of(known)
+    torch.manual_seed(1)
+    head = GatedFusion({"audio": store.dim}, 8, 4, 2, decoder="concat").eval()
+    Predictor.from_stores(head, {"audio": store}, {"audio": 0}, {"audio": scaling}).save_pretrained(tmp_path / "h")
+    row = rows(corpus)[0]
+    frames, lengths = store.take([row["segment_id"]], 0)
+    scaled = (frames.astype(np.float32) - known.astype(np.float32).mean(0)) / known.astype(np.float32).std(0)
+    with torch.inference_mode():
+        expected = head({"audio": Packed(torch.from_numpy(scaled), torch.from_numpy(lengths))})["prediction"]
+    judged = Predictor.from_pretrained(tmp_path / "h").predict(audio=row["audio"])
+    assert judged.score == pytest.approx(float(expected[0]), abs=1e-4)
+    assert judged == Prediction(judged.score, {}, {})
+
+
+def test_a_constant_column_is_not_divided_by_zero():
+    scaling = Scaling.of(np.array([[1.0, 5.0], [3.0, 5.0]], np.float16))
+    np.testing.assert_array_equal(scaling(np.array([[5.0, 6.0]], np.float16)), [[3.0, 1.0]])
+
+
+def test_what_the_head_cannot_do_is_said(saved, stores, tiny_corpora, tmp_path):
+    folder, _ = saved
+    encoded, _ = stores
+    row = rows(tiny_corpora["mini-mosi"])[0]
+    predictor = Predictor.from_pretrained(folder)
+    with pytest.raises(PredictorError, match="nothing is given to judge: this head reads video, audio, text"):
+        predictor.predict()
+    with pytest.raises(PredictorError, match=r"vision: cannot read the video file .*none\.mp4"):
+        predictor.predict(video=tmp_path / "none.mp4", text="so")
+    with pytest.raises(PredictorError, match="text: the text is empty"):
+        predictor.predict(video=row["video"], text=" ")
+    sound = Predictor.from_stores(GatedFusion({"audio": encoded["audio"].dim}, 8, 4, 2), encoded_only(encoded), LAYERS)
+    with pytest.raises(PredictorError, match="this head has no use for text: it reads audio; leave the rest out"):
+        sound.predict(audio=row["audio"], text="so")
+    with pytest.raises(PredictorError, match=r"nothing is left to judge \(audio: the file .* has no sound"):
+        sound.predict(video=row["video"])
+    with pytest.raises(PredictorError, match="uses text, but encoders are given for none"):
+        Predictor(GatedFusion({"text": 3}, 8, 4, 2), {})
+    with pytest.raises(PredictorError, match="only regression heads"):
+        Predictor(GatedFusion({"text": 3}, 8, 4, 2, n_classes=3), {"text": "text:x"})
+    came = Predictor(GatedFusion({"text": 3}, 8, 4, 2), {"text": {"kind": "precomputed", "path": "x", "array": "text"}})
+    with pytest.raises(PredictorError, match="came with its corpus"):
+        came.predict(text="so")
+
+
+def encoded_only(encoded: dict[str, FeatureStore]) -> dict[str, FeatureStore]:
+    return {"audio": encoded["audio"]}
+
+
+def test_other_weights_and_broken_folders_are_refused(saved, tiny_encoders, tmp_path):
+    folder, _ = saved
+    moved = tmp_path / "encoders" / "bert"
+    shutil.copytree(tiny_encoders["bert"], moved)
+    same = Predictor.from_pretrained(folder, encoders={"text": f"text:{moved}"})
+    assert same.predict(text="a film").score == Predictor.from_pretrained(folder).predict(text="a film").score
+    other = Predictor.from_pretrained(folder, encoders={"text": f"text:{tiny_encoders['distilbert']}"})
+    with pytest.raises(PredictorError, match=r"is not the one of the training: name, weights.* differ; give the right"):
+        other.predict(text="a film")
+    with pytest.raises(PredictorError, match=r"holds no readable predictor\.json"):
+        Predictor.from_pretrained(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    content = json.loads((broken / "predictor.json").read_text())
+    (broken / "predictor.json").write_text(json.dumps(content | {"version": 0}))
+    with pytest.raises(PredictorError, match="version 0, not 1"):
+        Predictor.from_pretrained(broken)
+
+
+def test_the_head_alone_opens_without_the_predictor(saved):
+    folder, _ = saved
+    assert GatedFusion.from_pretrained(str(folder)).modalities == ("vision", "audio", "text")
+
+
+def test_the_command_line_gives_score_and_gates(saved, tiny_corpora, tmp_path, monkeypatch):
+    folder, expected = saved
+    row = rows(tiny_corpora["mini-mosi"])[0]
+    arguments = ["--quiet", "predict", row["video"], "--audio", row["audio"], "--text", row["text"]]
+    shown = CliRunner().invoke(cli.app, [*arguments, "--head", str(folder), "--json"])
+    assert shown.exit_code == 0
+    judged = json.loads(shown.stdout)
+    assert judged["score"] == pytest.approx(float(expected[row["segment_id"]]), abs=2e-3)
+    assert set(judged["gates"]) == {"text", "audio", "vision"}
+    # Without --head, the heads under results/ are looked through, the one with most modalities first.
+    place = tmp_path / "results" / "mini" / "heads" / "ando2022" / "mini-mosi"
+    shutil.copytree(folder, place / "best-text-audio-vision")
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(cli.app, ["predict", row["video"]])
+    assert shown.exit_code == 0
+    assert "score" in shown.stdout
+    assert "gate vision" in shown.stdout
+    assert "text: no text was given" in shown.stderr
+    assert "generated data" in shown.stderr
+    monkeypatch.chdir(tmp_path / "results")
+    shown = CliRunner().invoke(cli.app, ["predict", row["video"]])
+    assert shown.exit_code != 0
+    assert "no trained head" in str(shown.exception)
