@@ -15,8 +15,10 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
 from pathlib import Path
+from types import FunctionType, NoneType
 from typing import Any
 
 import numpy as np
@@ -61,13 +63,22 @@ def next_place() -> Path | None:
 class Checkpoint:
     """What a fit is made of, and its file.
 
-    parts: name -> what has `state_dict` and `load_state_dict` (others, and None, are left out: plain lists of batches
-    have nothing to remember).  Of a module, frozen weights are left out: they are as they were built.
+    parts: name -> what has `state_dict` and `load_state_dict`.  None, lists and plain functions have nothing to
+    remember and are left out, and so are a module's frozen weights: they are as they were built.
+
+    Raises ValueError for a part whose state cannot be kept.
     """
 
     def __init__(self, path: Path, parts: Mapping[str, Any], accelerator: Accelerator) -> None:
         self.path, self.accelerator = Path(path), accelerator
-        self.parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        stateless = (list, tuple, NoneType, FunctionType, partial)
+        self.parts = {name: part for name, part in parts.items() if not isinstance(part, stateless)}
+        for name, part in self.parts.items():
+            if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+                raise ValueError(
+                    f"{name} is a {type(part).__name__} without state_dict and load_state_dict: a killed run could not "
+                    "go on with the same result; add them, or train without a checkpoint"
+                )
 
     def load(self) -> dict[str, Any] | None:
         """Put every part and all random numbers back, and return the notes; None if there is no file.

@@ -99,8 +99,9 @@ def fit(
     model made with the same seed, and runs all of validation; the main process's numbers count.
 
     checkpoint: a file, written every `checkpoint_every` epochs and removed at the end unless `keep_checkpoint`.  If it
-    is there already, training goes on from it, with the result of an unbroken run; shuffled batches must then have
-    `state_dict` and `load_state_dict` (those of this package do).  None: see `checkpoint.resumable`.
+    is there already, training goes on from it, with the result of an unbroken run; batches, and a loss or an on_epoch
+    that is more than a function, must then have `state_dict` and `load_state_dict` (the batches of this package do).
+    None: see `checkpoint.resumable`.
 
     Raises ValueError for unknown options or a checkpoint of another fit, FloatingPointError once a loss is not finite.
     """
@@ -124,6 +125,7 @@ def fit(
     place = checkpoint or next_place()
     parts = {"model": bare, "optimizer": optimizer, "scheduler": scheduler, "average": averaged}
     parts |= {"scaler": accelerator.scaler, "train": train_batches, "valid": valid_batches}
+    parts |= {"loss": loss, "on_epoch": on_epoch}
     kept = Checkpoint(place, parts, accelerator) if place is not None else None
     history: list[dict[str, float]] = []
     best_epoch, best_state, waited, seconds = 0, dict[str, Tensor](), 0, 0.0

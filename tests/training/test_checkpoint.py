@@ -135,6 +135,37 @@ def test_a_foreign_or_damaged_file_is_told(tmp_path):
         line(checkpoint=file)
 
 
+def test_what_watches_the_epochs_is_kept_too(tmp_path):
+    class Count:
+        def __init__(self, stop_after=None):
+            self.epochs, self.stop_after = 0, stop_after
+
+        def __call__(self, model, epoch):
+            if epoch == self.stop_after:
+                raise Stop
+            self.epochs += 1
+            return {"epochs": self.epochs}
+
+        def state_dict(self):
+            return {"epochs": self.epochs}
+
+        def load_state_dict(self, state):
+            self.epochs = state["epochs"]
+
+    file = tmp_path / "run.checkpoint"
+    with pytest.raises(Stop):
+        line(on_epoch=Count(stop_after=3), checkpoint=file)
+    found = line(on_epoch=Count(), checkpoint=file)
+    assert [row["epochs"] for row in found.history] == [1, 2, 3, 4]
+
+
+def test_batches_that_cannot_be_put_back_are_told(tmp_path):
+    optimizer = torch.optim.SGD(Line().parameters(), 0.25)
+    settings = {"loss": losses.mse, "optimizer": optimizer, "epochs": 1, "checkpoint": tmp_path / "run.checkpoint"}
+    with pytest.raises(ValueError, match="train is a list_iterator without state_dict"):
+        fit(Line(), iter(ROW), ROW, **settings)
+
+
 def test_nothing_but_tensors_and_plain_values_is_constructed(tmp_path):
     class Evil:
         def __reduce__(self):
