@@ -62,7 +62,7 @@ class AttentivePooling(nn.Module):
         outside = torch.arange(longest, device=lengths.device) >= lengths[:, None]
         lowest = torch.finfo(scores.dtype).min
         attention = padded_scores.view(batch, longest, -1).masked_fill(outside[..., None], lowest).softmax(1)
-        pooled = attention.transpose(1, 2) @ padded.view(batch, longest, -1)
+        pooled = torch.bmm(attention.transpose(1, 2), padded.view(batch, longest, -1))
         return pooled.flatten(1), attention.flatten(0, 1).index_select(0, slot)
 
 

@@ -39,28 +39,33 @@ class SpecAugment:
         sums = frames.new_zeros(layers, batch).index_add_(1, owner, frames.mean(-1))
         mean = (sums / lengths.clamp(min=1))[:, owner, None]
 
-        masked = layers if self.layers_apart else 1
-        stripes = _draw(torch.full((masked, batch), dim), self.feature_width, self.feature_masks, generator)
-        stretches = _draw(lengths.cpu().expand(masked, batch), self.time_width, self.time_masks, generator)
-        start, end = (edge.to(device)[:, owner] for edge in stretches)
-        silent = ((position[:, None] >= start) & (position[:, None] < end)).any(-1)
-        # What of each segment is shown, and a last row that shows nothing, which serves the hidden steps of time.
-        shown = nn.functional.pad(_outside(*stripes, dim).to(device), (0, 0, 0, 1))
-        row = torch.where(silent, batch, owner) + torch.arange(masked, device=device)[:, None] * (batch + 1)
-        keep = shown.flatten(0, 1).index_select(0, row.flatten()).view(masked, -1, dim)
+        start, end = self._draw(lengths.cpu(), dim, layers if self.layers_apart else 1, generator)
+        features, times = slice(self.feature_masks), slice(self.feature_masks, None)
+        shown = _outside(start[..., features], end[..., features], dim).to(device)
+        # A last row that shows nothing serves the hidden steps of time.
+        shown = nn.functional.pad(shown, (0, 0, 0, 1))
+        since, until = start[..., times].to(device)[:, owner], end[..., times].to(device)[:, owner]
+        silent = ((position[:, None] >= since) & (position[:, None] < until)).any(-1)
+        row = torch.where(silent, batch, owner) + torch.arange(len(shown), device=device)[:, None] * (batch + 1)
+        keep = shown.flatten(0, 1).index_select(0, row.flatten()).view(len(shown), -1, dim)
         return Packed(torch.lerp(mean, frames, keep).view(shape), lengths, layout)
 
+    def _draw(
+        self, lengths: Int[Tensor, " batch"], dim: int, layers: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
+        """First and one-past-last position of each mask, those of features first.
 
-def _draw(
-    sizes: Int[Tensor, "layer batch"], width: float, masks: int, generator: torch.Generator
-) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
-    """First and one-past-last position of each mask: width below width * size, start uniform over what fits."""
-    uniform = torch.rand(2, *sizes.shape, masks, generator=generator)
-    # The number of allowed widths 0, 1, ...: all whole numbers that are smaller than the limit.
-    allowed = (sizes * width).ceil().clamp(min=1)[..., None]
-    widths = (uniform[0] * allowed).long()
-    start = (uniform[1] * (sizes[..., None] - widths + 1)).long()
-    return start, start + widths
+        The width of a mask is below its fraction of the axis, its start uniform over what fits.
+        """
+        sizes = lengths[:, None].repeat(1, self.feature_masks + self.time_masks)
+        sizes[:, : self.feature_masks] = dim
+        fractions = torch.tensor([self.feature_width] * self.feature_masks + [self.time_width] * self.time_masks)
+        # The number of allowed widths 0, 1, ...: all whole numbers that are smaller than the limit.
+        allowed = (sizes * fractions).ceil().clamp(min=1)
+        uniform = torch.rand(2, layers, *sizes.shape, generator=generator)
+        widths = (uniform[0] * allowed).long()
+        start = (uniform[1] * (sizes - widths + 1)).long()
+        return start, start + widths
 
 
 def _outside(
