@@ -8,12 +8,11 @@ it is all that a checkpoint has to keep of them (`state_dict`, `load_state_dict`
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from msakit.fusion.packed import Packed, layout_of
@@ -44,27 +43,6 @@ def batch_order(
     return batches
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Images decoded once and kept as bytes, a quarter of their size in float32; normalised a batch at a time.
-
-    values: as decoders give them, colours last, 0 to 255; mean, std: of each colour, on a scale from 0 to 1.  The
-    batch's tensor has colours first in its shape and last in memory, the order that convolutions on the CPU like best.
-    """
-
-    values: UInt8[np.ndarray, "rows height width colour"]
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch colour height width"]:
-        """Those rows, normalised as image processors do: (value / 255 - mean) / std."""
-        scale, shift = 255 * torch.tensor(self.std), torch.tensor(self.mean) / torch.tensor(self.std)
-        return _tensor(self.values)[rows].float().div_(scale).sub_(shift).permute(0, 3, 1, 2)
-
-
 class _Batches:
     """What the three kinds share: labels, order, and the dense arrays whose rows are served as they are."""
 
@@ -72,7 +50,7 @@ class _Batches:
         self,
         label: Labels,
         batch_size: int,
-        dense: Mapping[str, np.ndarray | Pixels],
+        dense: Mapping[str, np.ndarray],
         generator: torch.Generator | None,
         drop_last: bool,
     ) -> None:
@@ -82,7 +60,7 @@ class _Batches:
         # Class indices stay whole numbers; anything else is a regression target.
         self.label = torch.from_numpy(array.astype(np.int64 if array.dtype.kind in "iub" else np.float32))
         self.batch_size, self.generator, self.drop_last = batch_size, generator, drop_last
-        self.dense = {name: v if isinstance(v, Pixels) else _tensor(v) for name, v in dense.items()}
+        self.dense = {name: _tensor(values) for name, values in dense.items()}
         for name, values in self.dense.items():
             _check_rows(name, len(values), len(self.label))
         self.sizes: Tensor | None = None
@@ -105,10 +83,7 @@ class _Batches:
             self.generator.set_state(state["generator"])
 
     def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
-        return {
-            name: values.take(rows) if isinstance(values, Pixels) else _float32(values[rows])
-            for name, values in self.dense.items()
-        }
+        return {name: _float32(values[rows]) for name, values in self.dense.items()}
 
 
 class TensorBatches(_Batches):
@@ -116,7 +91,7 @@ class TensorBatches(_Batches):
 
     def __init__(
         self,
-        arrays: Mapping[str, np.ndarray | Pixels],
+        arrays: Mapping[str, np.ndarray],
         label: Labels,
         batch_size: int,
         *,
@@ -186,7 +161,7 @@ class TextBatches(_Batches):
         batch_size: int,
         *,
         per_token: Mapping[str, Sequence[Any]] | None = None,
-        dense: Mapping[str, np.ndarray | Pixels] | None = None,
+        dense: Mapping[str, np.ndarray] | None = None,
         pad_id: int = 0,
         pad_to: int | None = None,
         bucket: bool = False,

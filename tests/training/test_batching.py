@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from msakit.training.batching import FeatureBatches, Pixels, TensorBatches, TextBatches, batch_order
+from msakit.training.batching import FeatureBatches, TensorBatches, TextBatches, batch_order
 from msakit.training.spec_augment import SpecAugment
 
 
@@ -104,18 +104,6 @@ def test_mismatches_are_told():
         FeatureBatches({"text": (frames, lengths)}, LABELS, 2, augment=SpecAugment())
     with pytest.raises(ValueError, match="batch_size"):
         TensorBatches({}, LABELS, 0)
-
-
-def test_pixels_are_normalised_and_lie_colours_last():
-    values = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    batch = next(iter(TensorBatches({"pixel_values": Pixels(values, mean, std)}, LABELS[:5], 5)))["pixel_values"]
-    expected = (values.astype(np.float64) / 255 - mean) / std
-    assert batch.shape == (5, 3, 4, 6)
-    assert batch.is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(batch.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-6)
-    with pytest.raises(ValueError, match="pixel_values has 5 rows"):
-        TextBatches([[1]] * 7, LABELS, 2, dense={"pixel_values": Pixels(values, mean, std)})
 
 
 def test_the_order_goes_on_from_a_state():
