@@ -5,18 +5,20 @@ abstract, on top of MAG (see mag.py), which it names as its base:
 g_m = ReLU(W_m [m_i; c_m; e_i; c_l]),  h_i = sum over m of g_m * U_m [m_i; c_m],  the rest as in MAG.
 c_l is pooled from the token vectors e ("verbal"), c_v and c_a from vision and audio ("nonverbal").
 
-With contexts="none" the contexts are zero and the gate is MAG exactly.  "own" puts each token's own vectors in place
-of the contexts: the same number of parameters as "both" without any knowledge of the utterance, a matched control.
-Tokens without audio and vision get no shift, though a context exists for them too.
+The columns of W and U that meet a context are modules of their own (`gate_context`, `shift_context`), applied once an
+utterance; `gate` and `shift` are MAG's.  With the contexts at zero, or contexts="none", this is MAG exactly.  Tokens
+without audio and vision get no shift, though a context exists for them too.
 """
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from msakit.fusion.mag import bounded_shift, token_mask
+from msakit.fusion.mag import bounded_shift, check_sizes, token_mask
 
-CONTEXTS: tuple[str, ...] = ("none", "verbal", "nonverbal", "both", "own")
+CONTEXTS: tuple[str, ...] = ("none", "verbal", "nonverbal", "both")
 POOLINGS: tuple[str, ...] = ("attention", "mean")
 
 
@@ -42,8 +44,7 @@ class CMS(nn.Module):
     def __init__(
         self,
         d_text: int,
-        d_audio: int,
-        d_vision: int,
+        dims: Mapping[str, int],
         beta: float = 1.0,
         dropout: float = 0.5,
         contexts: str = "both",
@@ -52,44 +53,62 @@ class CMS(nn.Module):
         super().__init__()
         if contexts not in CONTEXTS or pooling not in POOLINGS:
             raise ValueError(f"contexts={contexts!r}, pooling={pooling!r}; choose from {CONTEXTS} and {POOLINGS}")
-        if beta < 0:
-            raise ValueError(f"beta is {beta}; the bound of the shift cannot be negative")
-        self.beta, self.contexts = beta, contexts
-        sizes = {"text": d_text, "audio": d_audio, "vision": d_vision}
-        pooled = {"verbal": ("text",), "nonverbal": ("audio", "vision"), "both": tuple(sizes)}.get(contexts, ())
-        self.pooling = nn.ModuleDict({name: MaskedPooling(sizes[name], pooling) for name in pooled})
-        self.gate_vision = nn.Linear(2 * d_vision + 2 * d_text, d_text)
-        self.gate_audio = nn.Linear(2 * d_audio + 2 * d_text, d_text)
-        self.shift_vision = nn.Linear(2 * d_vision, d_text, bias=False)
-        self.shift_audio = nn.Linear(2 * d_audio, d_text, bias=False)
+        check_sizes(beta, dims)
+        self.beta = beta
+        self.gate = nn.ModuleDict({name: nn.Linear(size + d_text, d_text) for name, size in dims.items()})
+        self.shift = nn.ModuleDict({name: nn.Linear(size, d_text, bias=False) for name, size in dims.items()})
+        self.verbal, self.nonverbal = contexts in ("verbal", "both"), contexts in ("nonverbal", "both")
+        sizes = {"text": d_text} if self.verbal else {}
+        self.pooling = nn.ModuleDict(
+            {name: MaskedPooling(size, pooling) for name, size in (sizes | (dims if self.nonverbal else {})).items()}
+        )
+        seen = {name: self.verbal * d_text + self.nonverbal * size for name, size in dims.items()}
+        self.gate_context = nn.ModuleDict({n: nn.Linear(size, d_text, bias=False) for n, size in seen.items() if size})
+        self.shift_context = nn.ModuleDict(
+            {name: nn.Linear(size, d_text, bias=False) for name, size in dims.items() if self.nonverbal}
+        )
         self.norm = nn.LayerNorm(d_text)
         self.dropout = nn.Dropout(dropout)
+
+    def displacement(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
+        attention_mask: Bool[Tensor, "batch token"],
+    ) -> Float[Tensor, "batch token d_text"]:
+        """The bounded shift of each token.  attention_mask is true on all tokens but padding: the tokens that the
+        verbal context is pooled from."""
+        words = token_mask({name: nonverbal[name] for name in self.gate})
+        contexts = self.pooled(e, nonverbal, attention_mask, words)
+        h = torch.zeros_like(e)
+        for name, gate in self.gate.items():
+            values = nonverbal[name]
+            opened, shift = gate(torch.cat([values, e], dim=-1)), self.shift[name](values)
+            around = [contexts[key] for key in (name, "text") if key in contexts]
+            if around:
+                opened = opened + self.gate_context[name](torch.cat(around, dim=-1))[:, None]
+            if name in contexts:
+                shift = shift + self.shift_context[name](contexts[name])[:, None]
+            h = h + opened.relu() * shift
+        return bounded_shift(e, h * words[..., None], self.beta)
+
+    def pooled(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
+        attention_mask: Bool[Tensor, "batch token"],
+        words: Bool[Tensor, "batch token"],
+    ) -> dict[str, Float[Tensor, "batch _dim"]]:
+        """The contexts: of the text over all tokens, of audio and vision over the words that have either."""
+        return {
+            name: module(e, attention_mask) if name == "text" else module(nonverbal[name], words)
+            for name, module in self.pooling.items()
+        }
 
     def forward(
         self,
         e: Float[Tensor, "batch token d_text"],
-        audio: Float[Tensor, "batch token d_audio"],
-        vision: Float[Tensor, "batch token d_vision"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
         attention_mask: Bool[Tensor, "batch token"],
     ) -> Float[Tensor, "batch token d_text"]:
-        """attention_mask is true on all tokens but padding: the tokens that the verbal context is pooled from."""
-        words = token_mask(audio, vision)
-        c_text = self._context("text", e, attention_mask)
-        c_audio = self._context("audio", audio, words)
-        c_vision = self._context("vision", vision, words)
-        gate_v = self.gate_vision(torch.cat([vision, c_vision, e, c_text], dim=-1)).relu()
-        gate_a = self.gate_audio(torch.cat([audio, c_audio, e, c_text], dim=-1)).relu()
-        h = (
-            gate_v * self.shift_vision(torch.cat([vision, c_vision], dim=-1))
-            + gate_a * self.shift_audio(torch.cat([audio, c_audio], dim=-1))
-        ) * words[..., None]
-        return self.dropout(self.norm(e + bounded_shift(e, h, self.beta)))
-
-    def _context(
-        self, name: str, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
-    ) -> Float[Tensor, "batch token dim"]:
-        if self.contexts == "own":
-            return values
-        if name not in self.pooling:
-            return torch.zeros_like(values)
-        return self.pooling[name](values, mask)[:, None].expand_as(values)
+        return self.dropout(self.norm(e + self.displacement(e, nonverbal, attention_mask)))

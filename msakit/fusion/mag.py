@@ -5,13 +5,18 @@ g_m = ReLU(W_m [m_i; e_i]),  h_i = g_v * U_v v_i + g_a * U_a a_i,  alpha = min(b
 e' = Dropout(LN(e + alpha h)).
 
 Deviation: U has no bias, so that tokens without audio and vision (special tokens, padding: zero rows) get exactly no
-shift, whatever was learnt; the layer norm still applies to them.
+shift, whatever was learnt; the layer norm still applies to them.  A modality that the corpus lacks is left out of the
+sum.  width=k, ours, sums k gated shifts a modality, each with weights of its own: a larger MAG to compare others with.
 """
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+# The two that shift words, in the order in which sizes are given.
+NONVERBAL: tuple[str, ...] = ("audio", "vision")
 # Keeps the ratio of norms finite where there is no shift; far below any norm that occurs.
 EPSILON = 1e-6
 
@@ -25,39 +30,59 @@ def bounded_shift(
     return alpha * h
 
 
-def token_mask(
-    audio: Float[Tensor, "batch token d_audio"], vision: Float[Tensor, "batch token d_vision"]
-) -> Bool[Tensor, "batch token"]:
+def token_mask(nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]]) -> Bool[Tensor, "batch token"]:
     """True where a token has any audio or vision: false on special tokens and padding."""
-    return (audio != 0).any(-1) | (vision != 0).any(-1)
+    masks = [(values != 0).any(-1) for values in nonverbal.values()]
+    return torch.stack(masks).any(0)
+
+
+def check_sizes(beta: float, dims: Mapping[str, int]) -> None:
+    """Raise ValueError for a negative bound, or without any modality to shift by."""
+    if beta < 0:
+        raise ValueError(f"beta is {beta}; the bound of the shift cannot be negative")
+    if not dims or any(name not in NONVERBAL or size < 1 for name, size in dims.items()):
+        raise ValueError(f"dims are {dict(dims)}; a shift needs the size of audio, of vision or of both")
 
 
 class MAG(nn.Module):
     """The gate: token vectors, and audio and vision on the same tokens, to shifted token vectors.
 
-    beta bounds the shift relative to the token's own length; dropout acts after the layer norm.
+    dims: size of each modality there is, "audio" and "vision"; beta bounds the shift relative to the token's own
+    length; dropout acts after the layer norm; width: gated shifts a modality, 1 as published.
     """
 
-    def __init__(self, d_text: int, d_audio: int, d_vision: int, beta: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(
+        self, d_text: int, dims: Mapping[str, int], beta: float = 1.0, dropout: float = 0.5, width: int = 1
+    ) -> None:
         super().__init__()
-        if beta < 0:
-            raise ValueError(f"beta is {beta}; the bound of the shift cannot be negative")
-        self.beta = beta
-        self.gate_vision = nn.Linear(d_vision + d_text, d_text)
-        self.gate_audio = nn.Linear(d_audio + d_text, d_text)
-        self.shift_vision = nn.Linear(d_vision, d_text, bias=False)
-        self.shift_audio = nn.Linear(d_audio, d_text, bias=False)
+        check_sizes(beta, dims)
+        if width < 1:
+            raise ValueError(f"width is {width}; there must be at least one gated shift")
+        self.beta, self.width = beta, width
+        wide = width * d_text
+        self.gate = nn.ModuleDict({name: nn.Linear(size + d_text, wide) for name, size in dims.items()})
+        self.shift = nn.ModuleDict({name: nn.Linear(size, wide, bias=False) for name, size in dims.items()})
         self.norm = nn.LayerNorm(d_text)
         self.dropout = nn.Dropout(dropout)
+
+    def displacement(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
+        attention_mask: Bool[Tensor, "batch token"],
+    ) -> Float[Tensor, "batch token d_text"]:
+        """The bounded shift of each token, zero where it has neither audio nor vision."""
+        h = torch.zeros_like(e)
+        for name, gate in self.gate.items():
+            values = nonverbal[name]
+            shifts = gate(torch.cat([values, e], dim=-1)).relu() * self.shift[name](values)
+            h = h + (shifts if self.width == 1 else shifts.unflatten(-1, (self.width, -1)).sum(-2))
+        return bounded_shift(e, h, self.beta)
 
     def forward(
         self,
         e: Float[Tensor, "batch token d_text"],
-        audio: Float[Tensor, "batch token d_audio"],
-        vision: Float[Tensor, "batch token d_vision"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
         attention_mask: Bool[Tensor, "batch token"],
     ) -> Float[Tensor, "batch token d_text"]:
-        gate_v = self.gate_vision(torch.cat([vision, e], dim=-1)).relu()
-        gate_a = self.gate_audio(torch.cat([audio, e], dim=-1)).relu()
-        h = gate_v * self.shift_vision(vision) + gate_a * self.shift_audio(audio)
-        return self.dropout(self.norm(e + bounded_shift(e, h, self.beta)))
+        return self.dropout(self.norm(e + self.displacement(e, nonverbal, attention_mask)))

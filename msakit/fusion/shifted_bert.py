@@ -1,17 +1,17 @@
 """A BERT-like encoder whose token vectors are shifted by audio and vision on the way, and a head on its pooled output.
 
 Sources: MAG-BERT (Rahman et al. 2020) with shift="mag"; Kim & Kim 2022, CMSBERT-CLR, reconstructed, with shift="cms"
-and contrast=True; text alone with shift=None.  The shift sits at the input of encoder layer `layer`; 0, the published
+and `contrast`; text alone with shift=None.  The shift sits at the input of encoder layer `layer`; 0, the published
 place of MAG, is between the embeddings and the first layer.  It is inserted by a hook while the encoder runs, so BERT,
 RoBERTa, DistilBERT and their kin serve as they come.
 
-For the contrastive loss the text embedding is the encoder's pooled output.  clr_text="pre" (default) takes it from a
-second pass without the shift, else audio and vision would leak into the text side and the alignment would be trivial:
-it doubles the cost of the encoder.  "post" reuses the shifted pass.  Audio and vision go through a small encoder each
-(linear, one transformer layer without positions, mean over words); all are projected to unit length.
+For the contrastive loss each modality becomes one unit vector (:class:`PooledEmbedding`).  clr_text says where the text
+side is taken.  "pre" (default): the hidden states that the shift is about to act on, so that audio and vision cannot
+leak into the text side and make the alignment trivial.  "post": the encoder's pooled output behind the shift.  Neither
+needs a second pass of the encoder.  Taking "pre" from the whole encoder run without the shift would double the cost.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msakit.fusion.cms import CMS
-from msakit.fusion.mag import MAG, token_mask
+from msakit.fusion.mag import MAG, NONVERBAL, token_mask
 from msakit.fusion.pretrained import encoder_from_config, feature_size, load_encoder, plain_config
+from msakit.fusion.soft_alignment import SoftAlignment
 
 SHIFTS: tuple[str, ...] = ("mag", "cms")
+CLR_TEXT: tuple[str, ...] = ("pre", "post")
 
 
 def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
@@ -40,46 +42,47 @@ def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
     )
 
 
-class SequenceEmbedding(nn.Module):
-    """Audio or vision on word pieces -> one unit vector: linear, one transformer layer, mean over words, projection."""
+class PooledEmbedding(nn.Module):
+    """A sequence -> one unit vector: linear and GELU at each step, mean over the steps of the mask, projection."""
 
-    def __init__(self, dim: int, projection: int, width: int = 64, heads: int = 4, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, projection: int) -> None:
         super().__init__()
-        self.inputs = nn.Linear(dim, width)
-        self.layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout, batch_first=True)
-        self.output = nn.Linear(width, projection)
+        self.inputs = nn.Linear(dim, projection)
+        self.output = nn.Linear(projection, projection)
 
     def forward(
-        self, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+        self, values: Float[Tensor, "batch step dim"], mask: Bool[Tensor, "batch step"]
     ) -> Float[Tensor, "batch projection"]:
-        # An utterance without any word would attend to nothing: its first token, all zeros, stands in.
-        mask = mask | (~mask.any(1, keepdim=True) & (torch.arange(mask.shape[1], device=mask.device) == 0))
-        hidden = self.layer(self.inputs(values), src_key_padding_mask=~mask)
-        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        hidden = F.gelu(self.inputs(values)) * mask[..., None]
+        # An utterance without any word becomes the projection's bias.
+        pooled = hidden.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
         return F.normalize(self.output(pooled), dim=-1)
 
 
 class ShiftedBert(nn.Module, PyTorchModelHubMixin):
     """Text encoder + shift + head; build it with `from_encoder`, or from a configuration with an untrained encoder.
 
-    text_config: `config.to_dict()` of the encoder; shift: None, "mag" or "cms"; layer: encoder layer whose input is
-    shifted, from 0; beta, shift_dropout: see MAG; contexts, context_pooling: see CMS; contrast: also return unit
-    embeddings "text", "audio", "vision" of size `projection`; head_dropout: before the last linear layer;
-    n_classes: None for regression.
+    text_config: `config.to_dict()` of the encoder; d_audio, d_vision: sizes, 0 where the corpus has none; shift: None,
+    "mag" or "cms"; layer: encoder layer whose input is shifted, from 0; beta, shift_dropout, width: see MAG; contexts,
+    context_pooling: see CMS; soft: audio and vision come as frames, see SoftAlignment; contrast: modalities that are
+    also returned as unit embeddings of size `projection`; clr_text: "pre" or "post"; head_dropout: before the last
+    linear layer; n_classes: None for regression.
     """
 
     def __init__(
         self,
         text_config: dict[str, Any],
-        d_audio: int,
-        d_vision: int,
+        d_audio: int = 0,
+        d_vision: int = 0,
         shift: str | None = "cms",
         layer: int = 0,
         beta: float = 1.0,
         shift_dropout: float = 0.5,
+        width: int = 1,
         contexts: str = "both",
         context_pooling: str = "attention",
-        contrast: bool = False,
+        soft: bool = False,
+        contrast: Sequence[str] = (),
         clr_text: str = "pre",
         projection: int = 128,
         head_dropout: float = 0.1,
@@ -88,27 +91,34 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.encoder = encoder_from_config(text_config)
         d_text, depth = feature_size(self.encoder), len(encoder_layers(self.encoder))
+        dims = {name: size for name, size in zip(NONVERBAL, (d_audio, d_vision), strict=True) if size}
         if shift is not None and shift not in SHIFTS:
             raise ValueError(f"shift is {shift!r}; choose None or one of {SHIFTS}")
         if not 0 <= layer < depth:
             raise ValueError(f"layer is {layer}; this encoder has layers 0 to {depth - 1}")
-        if clr_text not in ("pre", "post"):
-            raise ValueError(f"clr_text is {clr_text!r}; choose 'pre' or 'post'")
-        self.layer, self.clr_text, self.contrast, self.n_classes = layer, clr_text, contrast, n_classes
+        if clr_text not in CLR_TEXT:
+            raise ValueError(f"clr_text is {clr_text!r}; choose one of {CLR_TEXT}")
+        sizes = {"text": d_text, **dims}
+        if unknown := [name for name in contrast if name not in sizes]:
+            raise ValueError(
+                f"contrast names {unknown[0]!r}; choose from {tuple(sizes)}, the modalities that there are"
+            )
+        self.layer, self.clr_text, self.n_classes = layer, clr_text, n_classes
         self.shift: MAG | CMS | None = None
         if shift == "mag":
-            self.shift = MAG(d_text, d_audio, d_vision, beta, shift_dropout)
+            self.shift = MAG(d_text, dims, beta, shift_dropout, width)
         elif shift == "cms":
-            self.shift = CMS(d_text, d_audio, d_vision, beta, shift_dropout, contexts, context_pooling)
+            self.shift = CMS(d_text, dims, beta, shift_dropout, contexts, context_pooling)
+        self.soft = nn.ModuleDict(
+            {name: SoftAlignment(d_text, size) for name, size in dims.items()} if soft and shift else {}
+        )
         self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(d_text, n_classes or 1))
-        if contrast:
-            self.embed_text = nn.Linear(d_text, projection)
-            self.embed = nn.ModuleDict(
-                {"audio": SequenceEmbedding(d_audio, projection), "vision": SequenceEmbedding(d_vision, projection)}
-            )
+        self.embed = nn.ModuleDict({name: PooledEmbedding(sizes[name], projection) for name in contrast})
+        needed = set(dims) if self.shift is not None else set(dims) & set(contrast)
+        self.inputs = {"input_ids", "attention_mask", *needed} | ({"place"} if self.soft else set())
 
     @classmethod
-    def from_encoder(cls, path: str | Path, d_audio: int, d_vision: int, **settings: Any) -> "ShiftedBert":
+    def from_encoder(cls, path: str | Path, d_audio: int = 0, d_vision: int = 0, **settings: Any) -> "ShiftedBert":
         """A new model on the pre-trained encoder at this folder or hub id; settings as in the constructor."""
         encoder = load_encoder(path, "text")
         model = cls(plain_config(encoder), d_audio, d_vision, **settings)
@@ -116,24 +126,23 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         return model
 
     def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """ "pooled", "batch d_text" (the encoder's pooler output, or its first token where it has none), and, with
-        contrast, the unit embeddings "text", "audio" and "vision", "batch projection".
+        """ "pooled", "batch d_text" (the encoder's pooler output, or its first token where it has none), and the unit
+        embeddings of the modalities of `contrast`, "batch projection".
 
         batch: input_ids, attention_mask, and audio and vision on word pieces, "batch token dim", zero on special
-        tokens and padding (not needed by the text-only model without contrast).
+        tokens and padding.  A soft model wants them as equally spaced frames, "batch frame dim", and `place`, "batch
+        token 2" (`word_pieces.word_places`).  The text-only model without contrast needs neither.
         """
-        needed = {"input_ids", "attention_mask"}
-        if self.shift is not None or self.contrast:
-            needed |= {"audio", "vision"}
-        if missing := sorted(needed - set(batch)):
-            raise ValueError(f"missing in the batch: {missing}; it has {sorted(batch)}")
-        features = {"pooled": self._pooled(batch, shifted=self.shift is not None)}
-        if self.contrast:
-            second = self.clr_text == "pre" and self.shift is not None
-            text = self._pooled(batch, shifted=False) if second else features["pooled"]
-            features["text"] = F.normalize(self.embed_text(text), dim=-1)
-            words = token_mask(batch["audio"], batch["vision"])
-            features |= {name: module(batch[name], words) for name, module in self.embed.items()}
+        pooled, hidden = self._run(batch)
+        features = {"pooled": pooled}
+        for name, module in self.embed.items():
+            if name != "text":
+                values, mask = batch[name], token_mask({name: batch[name]})
+            elif self.clr_text == "pre":
+                values, mask = hidden, batch["attention_mask"].bool()
+            else:
+                values, mask = pooled[:, None], torch.ones_like(pooled[:, :1], dtype=torch.bool)
+            features[name] = module(values, mask)
         return features
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -145,31 +154,53 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         features = self.forward_features(batch)
         return self.forward_head(features) | features
 
-    def _pooled(self, batch: dict[str, Any], shifted: bool) -> Float[Tensor, "batch d_text"]:
+    @torch.no_grad()
+    def shift_sizes(self, batch: dict[str, Any]) -> Float[Tensor, "batch token"]:
+        """How far each token is moved, in lengths of its own vector: 0 to beta; zero for the text-only model."""
+        _, hidden = self._run(batch)
+        if self.shift is None:
+            return torch.zeros_like(hidden[..., 0])
+        moved = self.shift.displacement(hidden, self._on_words(hidden, batch), batch["attention_mask"].bool())
+        lengths = [torch.linalg.vector_norm(values, dim=-1) for values in (moved, hidden)]
+        return lengths[0] / lengths[1].clamp_min(torch.finfo(hidden.dtype).tiny)
+
+    def _run(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "batch d_text"], Float[Tensor, "batch token d_text"]]:
+        """Pooled output, and the hidden states at the place of the shift, before it."""
+        if missing := sorted(self.inputs - set(batch)):
+            raise ValueError(f"missing in the batch: {missing}; it has {sorted(batch)}")
+        seen: list[Tensor] = []
         # The hook lives for one pass only: copies of the model (weight averaging) would keep a hook to the original.
-        handle = None
-        if shifted:
-            target = encoder_layers(self.encoder)[self.layer]
-            handle = target.register_forward_pre_hook(self._hook(batch), with_kwargs=True)
+        target = encoder_layers(self.encoder)[self.layer]
+        handle = target.register_forward_pre_hook(self._hook(batch, seen), with_kwargs=True)
         try:
             output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         finally:
-            if handle is not None:
-                handle.remove()
+            handle.remove()
         pooled = getattr(output, "pooler_output", None)
-        return output.last_hidden_state[:, 0] if pooled is None else pooled
+        return output.last_hidden_state[:, 0] if pooled is None else pooled, seen[0]
 
-    def _hook(self, batch: dict[str, Any]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _hook(
+        self, batch: dict[str, Any], seen: list[Tensor]
+    ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
         shift, mask = self.shift, batch["attention_mask"].bool()
 
         def insert(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            seen.append(hidden)
             if shift is None:
-                raise ValueError("the text-only model has no shift to insert")
-            if args:
-                return (shift(args[0], batch["audio"], batch["vision"], mask), *args[1:]), kwargs
-            hidden = shift(kwargs["hidden_states"], batch["audio"], batch["vision"], mask)
-            return args, kwargs | {"hidden_states": hidden}
+                return None
+            hidden = shift(hidden, self._on_words(hidden, batch), mask)
+            return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
         return insert
+
+    def _on_words(
+        self, hidden: Float[Tensor, "batch token d_text"], batch: dict[str, Any]
+    ) -> dict[str, Float[Tensor, "batch token _dim"]]:
+        """Audio and vision on word pieces: as they come, or aligned softly by what the tokens hold."""
+        names = self.inputs & set(NONVERBAL)
+        if not self.soft:
+            return {name: batch[name] for name in names}
+        return {name: self.soft[name](hidden, batch[name], batch["place"]) for name in names}

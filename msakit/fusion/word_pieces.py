@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 
 def align_to_pieces(
@@ -25,3 +25,10 @@ def align_to_pieces(
             )
         pieces[position] = word_vectors[word]
     return pieces
+
+
+def word_places(word_ids: Sequence[int | None], words: int) -> Float32[np.ndarray, "token 2"]:
+    """For each piece the middle of its word in the utterance, in (0, 1), as if all its `words` words took equally
+    long, and the share 1 / words of each; zeros on special tokens."""
+    vectors = np.stack([(np.arange(words) + 0.5) / max(words, 1), np.full(words, 1 / max(words, 1))], axis=1)
+    return align_to_pieces(word_ids, vectors.astype(np.float32))

@@ -1,12 +1,14 @@
 """Kim & Kim 2022, CMSBERT-CLR (reconstructed): shift each word by its voice and face, with the whole utterance in view.
 
-The recipe: audio and vision are averaged over the time of each word and laid on its word pieces; the text encoder is
-fine-tuned with the shift of :mod:`msakit.fusion.shifted_bert` inside. Each arm of ``kim2022.yaml`` adds one part:
-MAG's shift, the contexts of CMS, the contrastive loss, label smoothing on its targets, weight averaging.
+The recipe: audio and vision are laid on word pieces (:mod:`msakit.papers.kim_inputs`); the text encoder is fine-tuned
+with the shift of :mod:`msakit.fusion.shifted_bert` inside. Each arm of ``kim2022.yaml`` names its parts: MAG's shift,
+the contexts of CMS, the pairs of the contrastive loss, label smoothing on its targets, weight averaging or momentum
+encoders; controls get the audio and vision of other segments.
 
 Training follows MAG-BERT: AdamW without decay on biases and norms, linear warm-up over a tenth of the steps, then
 linear decay, squared error. The epoch is chosen by validation loss of the regression alone, so that arms with and
-without the contrastive loss are judged alike (MAG-BERT's own scripts report the best test epoch).
+without the contrastive loss are judged alike. MAG-BERT's own script reports the best test epoch: its predictions are
+kept beside ours, as `prediction_best_test_epoch`, to show the gap.
 """
 
 import logging
@@ -17,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import nn
 
-from msakit.data.corpus import Corpus, CorpusError
-from msakit.features import FeatureStore, average_over_words
+from msakit.data.corpus import Corpus
+from msakit.encoders import resolve_path
+from msakit.fusion.mag import NONVERBAL
 from msakit.fusion.shifted_bert import ShiftedBert
-from msakit.fusion.word_pieces import align_to_pieces
 from msakit.papers import facts
+from msakit.papers.kim_inputs import Inputs, prepare
+from msakit.papers.kim_measures import BestTestEpoch, embedding_table, embeddings, geometry, shift_table
+from msakit.papers.kim_words import Source, describe
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
 from msakit.records import Runs
 from msakit.sources import fingerprint
-from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, predict, set_seed
 from msakit.training.losses import mse, with_contrast
 from msakit.training.schedules import linear_warmup_decay
@@ -37,8 +41,11 @@ from msakit.training.schedules import linear_warmup_decay
 logger = logging.getLogger(__name__)
 
 PAPER = "kim2022"
-SPLITS = ("train", "valid", "test")
-NONVERBAL = ("audio", "vision")
+PAIRS = ("text-audio", "text-vision", "audio-vision")
+AVERAGES = ("none", "ema", "momentum")
+ALIGNMENTS = ("words", "soft")
+# Arms whose first seed also keeps its shifts and embeddings, for the figures.
+DETAILED = ("mag", "cms", "cms-clr", "cms-clr-all", "cms-clr-smooth", "cms-clr-smooth-ema")
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,10 @@ class Settings:
     beta: float = 1.0  # the shift is at most so many times the word's own length
     shift_dropout: float = 0.5
     head_dropout: float = 0.1
-    temperature: float = 0.07  # of the contrastive loss
+    projection: int = 128  # size of the space of the contrastive loss
     average_decay: float = 0.999  # of the moving average of weights, a step
+    momentum_decay: float = 0.995  # of the momentum encoders, a step
+    frames: int = 50  # equal parts of an utterance that the soft alignment sees
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -65,81 +74,93 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """One split on word pieces: token ids, and one vector a token for audio and for vision (zero on special tokens)."""
+class Arm:
+    """The parts of one arm, as ``kim2022.yaml`` names them."""
 
-    token_ids: list[list[int]]
-    nonverbal: dict[str, list[Float[np.ndarray, "_token _dim"]]]  # ragged: the axes are not bound
-    label: np.ndarray
+    shift: str | None  # mag or cms; null for text alone
+    width: int = 1  # of mag: gated shifts a modality
+    contexts: str = "both"  # of cms, see msakit.fusion.cms
+    pooling: str = "attention"  # of the contexts
+    layer: int = 0  # encoder layer whose input is shifted
+    alignment: str = "words"  # or "soft": no word times are used
+    contrastive: float = 0.0  # weight of the contrastive loss, λ
+    pairs: tuple[str, ...] = ("text-audio", "text-vision")  # of the contrastive loss
+    temperature: float = 0.07  # τ
+    smoothing: float = 0.0  # of the contrastive targets, ε
+    clr_text: str = "pre"  # text side before the shift, or behind it: "post"
+    average: str = "none"  # or "ema": the moving average is evaluated; "momentum": it gives the contrastive keys
+    shuffled: bool = False  # control: audio and vision of another segment
 
+    def __post_init__(self) -> None:
+        for value, choices, what in (
+            (self.average, AVERAGES, "average"),
+            (self.alignment, ALIGNMENTS, "alignment"),
+            *((pair, PAIRS, "pairs") for pair in self.pairs),
+        ):
+            if value not in choices:
+                raise ValueError(f"{what} of an arm names {value!r}: choose from {', '.join(choices)}")
+        if self.average == "momentum" and not self.contrastive:
+            raise ValueError("momentum encoders serve the contrastive loss: give the arm a weight for it")
 
-def prepare(
-    corpus: Corpus, text_encoder: str, stores: Mapping[str, FeatureStore], max_tokens: int
-) -> dict[str, Inputs]:
-    """Words to word pieces, audio and vision along with them; both standardised by the words of the training split.
-
-    Raises:
-        CorpusError: the corpus has no word timings.
-    """
-    from transformers import AutoTokenizer
-
-    words = corpus.words()
-    if words is None:
-        raise CorpusError(
-            f"{corpus.folder} has no words.csv: word-level shifting needs the times of the words; "
-            "add segment_id, word_index, word, start, end (seconds), for example from a forced aligner"
-        )
-    tokenizer = AutoTokenizer.from_pretrained(text_encoder)
-    texts = {str(name): list(part["word"]) for name, part in words.groupby("segment_id", sort=False)}
-    known = set(corpus.splits["train"]["segment_id"])
-    vectors = {name: _standardised(average_over_words(stores[name], words), known) for name in NONVERBAL}
-    ready, cut = {}, 0
-    for split in SPLITS:
-        rows = corpus.splits[split]
-        token_ids: list[list[int]] = []
-        nonverbal: dict[str, list[np.ndarray]] = {name: [] for name in NONVERBAL}
-        for segment in rows["segment_id"]:
-            tokens = tokenizer(texts[segment], is_split_into_words=True, truncation=True, max_length=max_tokens)
-            places = tokens.word_ids()
-            cut += max((place for place in places if place is not None), default=-1) + 1 < len(texts[segment])
-            token_ids.append(tokens["input_ids"])
-            for name in NONVERBAL:
-                nonverbal[name].append(align_to_pieces(places, vectors[name][segment]))
-        ready[split] = Inputs(token_ids, nonverbal, np.asarray(rows["label"]))
-    if cut:
-        logger.warning("%d segments have more than %d word pieces; what is beyond is not read", cut, max_tokens)
-    return ready
+    @property
+    def contrast(self) -> tuple[str, ...]:
+        """The modalities that the contrastive loss embeds."""
+        return tuple(dict.fromkeys(name for pair in self.pairs for name in pair.split("-"))) if self.contrastive else ()
 
 
-def _standardised(vectors: dict[str, np.ndarray], known: set[str]) -> dict[str, np.ndarray]:
-    frames = np.concatenate([values for segment, values in vectors.items() if segment in known])
-    mean, deviation = frames.mean(0), frames.std(0)
-    scale = np.where(deviation > 0, deviation, 1)
-    return {segment: ((values - mean) / scale).astype(np.float32) for segment, values in vectors.items()}
+def arms_of_paper() -> dict[str, Arm]:
+    """Every arm of ``kim2022.yaml``, by name."""
+    made = {}
+    for name, parts in facts(PAPER)["arms"].items():
+        values: dict[str, Any] = {
+            key: tuple(value) if key == "pairs" else value for key, value in parts.items() if key != "title"
+        }
+        made[name] = Arm(**values)
+    return made
 
 
 def run(
     corpus: Corpus,
     text_encoder: str,
-    stores: Mapping[str, FeatureStore],
+    sources: Mapping[str, Source],
     settings: Settings,
     arms: Sequence[str],
     seeds: Sequence[int],
     root: Path | str,
 ) -> Runs:
-    """Train the named arms (see ``kim2022.yaml``) with every seed, skipping what is recorded under ``root``."""
-    known = facts(PAPER)["arms"]
+    """Train the named arms with every seed, skipping what is recorded under ``root``.
+
+    Args:
+        arms: names in ``kim2022.yaml``; none stands for all of them.
+        sources: of audio and of vision, as far as the corpus has them.
+
+    Raises:
+        ValueError: an unknown arm, or arms that need audio or vision without either.
+    """
+    known = arms_of_paper()
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise ValueError(f"no arm {unknown[0]!r}: choose from {', '.join(known)}")
-    inputs = prepare(corpus, text_encoder, stores, settings.max_tokens)
+    chosen = {name: known[name] for name in arms or known}
+    shifting = [name for name, arm in chosen.items() if arm.shift]
+    if shifting and not sources:
+        raise ValueError(f"arm {shifting[0]!r} shifts words by audio or vision: give at least one of them")
+    inputs = prepare(
+        corpus,
+        text_encoder,
+        sources,
+        settings.max_tokens,
+        aligned=any(arm.shift and arm.alignment == "words" for arm in chosen.values()),
+        parts=settings.frames if any(arm.alignment == "soft" for arm in chosen.values()) else 0,
+    )
     jobs = reference_jobs(corpus)
-    for arm in arms:
-        parts = {key: value for key, value in known[arm].items() if key != "title"}
-        sources = {name: stores[name].folder.name for name in NONVERBAL}
-        config = {**parts, "text_encoder": text_encoder, "inputs": sources}
+    described = {name: describe(source) for name, source in sources.items()}
+    for name, arm in chosen.items():
+        config = {**asdict(arm), "text_encoder": text_encoder, "inputs": described}
         for seed in seeds:
-            jobs.append(Job(arm, seed, config, partial(train, corpus, inputs, text_encoder, settings, parts, seed)))
+            detailed = name in DETAILED and seed == min(seeds)
+            make = partial(train, corpus, inputs, text_encoder, settings, arm, seed, detailed=detailed)
+            jobs.append(Job(name, seed, config, make))
     return run_jobs(
         jobs,
         paper=PAPER,
@@ -150,49 +171,62 @@ def run(
     )
 
 
+def build(inputs: Inputs, text_encoder: str, settings: Settings, arm: Arm) -> ShiftedBert:
+    """The untrained model of an arm on the pre-trained encoder."""
+    soft = arm.alignment == "soft"
+    arrays: Mapping[str, Any] = inputs.frames if soft else inputs.on_words
+    dims = {f"d_{name}": arrays[name][0].shape[-1] if arm.shift and name in arrays else 0 for name in NONVERBAL}
+    return ShiftedBert.from_encoder(
+        resolve_path(text_encoder),
+        **dims,
+        shift=arm.shift,
+        layer=arm.layer,
+        beta=settings.beta,
+        shift_dropout=settings.shift_dropout,
+        width=arm.width,
+        contexts=arm.contexts,
+        context_pooling=arm.pooling,
+        soft=soft,
+        contrast=arm.contrast,
+        clr_text=arm.clr_text,
+        projection=settings.projection,
+        head_dropout=settings.head_dropout,
+    )
+
+
 def train(
     corpus: Corpus,
     inputs: Mapping[str, Inputs],
     text_encoder: str,
     settings: Settings,
-    parts: Mapping[str, Any],
+    arm: Arm,
     seed: int,
+    *,
+    detailed: bool = False,
 ) -> Outcome:
-    """One run of an arm.
-
-    Args:
-        parts: ``shift`` (null, mag or cms) and, where the arm has them, ``contrastive`` (weight of the contrastive
-            loss), ``smoothing`` (of its targets) and ``average`` (true: evaluate the moving average of the weights).
-    """
+    """One run of an arm; detailed: with the artifacts `shifts` and `embeddings` of the test split."""
     generator = set_seed(seed)
-    weight = parts.get("contrastive", 0.0)
-    model = ShiftedBert.from_encoder(
-        text_encoder,
-        *(inputs["train"].nonverbal[name][0].shape[1] for name in NONVERBAL),
-        shift=parts["shift"],
-        beta=settings.beta,
-        shift_dropout=settings.shift_dropout,
-        head_dropout=settings.head_dropout,
-        contrast=weight > 0,
-    )
+    model = build(inputs["train"], text_encoder, settings, arm)
     batches = {
-        split: TextBatches(
-            ready.token_ids,
-            ready.label,
+        split: ready.batches(
             settings.batch_size if split == "train" else 256,
-            per_token=ready.nonverbal,
-            bucket=True,
+            soft=arm.alignment == "soft" and arm.shift is not None,
+            shuffle=np.random.default_rng(seed) if arm.shuffled else None,
             generator=generator if split == "train" else None,
         )
         for split, ready in inputs.items()
     }
-    contrastive = with_contrast(mse, weight, temperature=settings.temperature, smoothing=parts.get("smoothing", 0.0))
+    pairs = tuple((pair.split("-")[0], pair.split("-")[1]) for pair in arm.pairs)
+    contrastive = with_contrast(mse, arm.contrastive, pairs, arm.temperature, arm.smoothing)
 
     def loss(outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> torch.Tensor:
         # Validation judges the regression alone: the contrastive term has no part in choosing the epoch.
         return (contrastive if torch.is_grad_enabled() else mse)(outputs, batch)
 
-    optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate)
+    stages = {"before": embeddings(model, batches["test"])}
+    optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+    decays = {"none": None, "ema": settings.average_decay, "momentum": settings.momentum_decay}
+    leaked = BestTestEpoch(batches["test"], inputs["test"].label)
     result = fit(
         model,
         batches["train"],
@@ -202,11 +236,43 @@ def train(
         scheduler=linear_warmup_decay(optimizer, settings.epochs * len(batches["train"]), settings.warmup),
         scheduler_step="batch",
         epochs=settings.epochs,
-        average=settings.average_decay if parts.get("average") else None,
+        average=decays[arm.average],
+        average_as="teacher" if arm.average == "momentum" else "judge",
+        on_epoch=leaked,
         progress=False,
     )
-    tables = [prediction_table(corpus, split, predict(model, batches[split])["prediction"]) for split in SPLITS[1:]]
-    return Outcome(result, "mse", tables)
+    stages["after"] = embeddings(model, batches["test"])
+    artifacts = {}
+    # Words of a real corpus stay out of what is published.
+    if detailed and arm.shift and corpus.generated:
+        artifacts["shifts"] = shift_table(corpus, model, inputs["test"], batches["test"])
+    if detailed and stages["after"]:
+        artifacts["embeddings"] = embedding_table(corpus, stages["after"])
+    return Outcome(
+        result,
+        "mse",
+        [
+            _predictions(corpus, "valid", model, batches),
+            _predictions(corpus, "test", model, batches, leaked.prediction),
+        ],
+        {
+            "as_published": leaked.measurement(),
+            **geometry(stages),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "truncated": {split: ready.cut for split, ready in inputs.items()},
+        },
+        artifacts,
+    )
+
+
+def _predictions(
+    corpus: Corpus, split: str, model: nn.Module, batches: Mapping[str, Any], leaked: np.ndarray | None = None
+) -> pd.DataFrame:
+    """With the corpus's kind of each segment, and on test the predictions of the best test epoch."""
+    table = prediction_table(corpus, split, predict(model, batches[split])["prediction"])
+    if "kind" in corpus.splits[split].column_names:
+        table["kind"] = list(corpus.splits[split]["kind"])
+    return table if leaked is None else table.assign(prediction_best_test_epoch=leaked)
 
 
 def decayed_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

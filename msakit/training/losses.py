@@ -1,7 +1,8 @@
 """Losses as plain functions loss(outputs, batch) -> scalar, the form that the training loop takes.
 
-The contrastive loss is the symmetric InfoNCE of CLIP on in-batch negatives.  Label smoothing acts on its targets,
-(1 - eps) I + eps / N: the right partner keeps most of the mass, the rest is spread over the whole batch.
+The contrastive loss is the symmetric InfoNCE of CLIP on in-batch negatives; with several processes, on those of all of
+them.  Label smoothing acts on its targets, (1 - eps) I + eps / N: the right partner keeps most of the mass, the rest is
+spread over the whole batch.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 Loss = Callable[[dict[str, Tensor], dict[str, Any]], Tensor]
@@ -35,6 +37,20 @@ def classification(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[T
     return F.cross_entropy(logits, label.long())
 
 
+def gathered(rows: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "all dim"], int]:
+    """The rows of all processes, in the order of their ranks, and where the own ones begin; gradients flow back to
+    the process that each row came from.  Without a process group the rows themselves, and 0."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return rows, 0
+    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    counts = [int(size) for size in sizes]
+    # Processes may hold batches of different size (the last of an epoch): gathering wants them equal.
+    parts = all_gather(F.pad(rows, (0, 0, 0, max(counts) - len(rows))))
+    everything = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    return everything, sum(counts[: distributed.get_rank()])
+
+
 def info_nce(
     first: Float[Tensor, "batch dim"],
     second: Float[Tensor, "batch dim"],
@@ -45,13 +61,17 @@ def info_nce(
     """Symmetric InfoNCE of L2-normalised embeddings whose rows belong together; in nats, log(batch) at chance.
 
     keys: the same two embeddings from a momentum encoder; each query is then compared with those of the other side.
+    With several processes each compares its rows with those of all; the mean over processes, weighted by their rows
+    as the training loop weights them, is then the loss of the joint batch.
     """
     first_keys, second_keys = keys or (first, second)
-    target = torch.arange(len(first), device=first.device)
+    all_seconds, start = gathered(second_keys)
+    all_firsts, _ = gathered(first_keys)
+    target = start + torch.arange(len(first), device=first.device)
     # torch smooths exactly as wanted: (1 - eps) on the target plus eps / N everywhere.
     return (
-        F.cross_entropy(first @ second_keys.T / temperature, target, label_smoothing=smoothing)
-        + F.cross_entropy(second @ first_keys.T / temperature, target, label_smoothing=smoothing)
+        F.cross_entropy(first @ all_seconds.T / temperature, target, label_smoothing=smoothing)
+        + F.cross_entropy(second @ all_firsts.T / temperature, target, label_smoothing=smoothing)
     ) / 2
 
 
