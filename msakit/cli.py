@@ -205,6 +205,37 @@ def report(
             typer.echo(build.build(folder, notebooks or (there if there.is_dir() else None)))
 
 
+@app.command()
+def claims(
+    results: Annotated[
+        list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
+    ] = None,
+) -> None:
+    """Test each paper's claims on the recorded runs; print them, and write claims.json and claims.md."""
+    from msakit.reporting.claims_text import tell
+
+    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
+    if not folders:
+        raise ValueError("there is no results/*/manifest.json to read: run `make reproduce` first")
+    for folder in folders:
+        typer.echo("\n".join(tell(folder)) + "\n")
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="a results folder, such as the committed results/mini")],
+    after: Annotated[Path, typer.Argument(help="another one of the same profile, such as build/mini/results")],
+    everything: Annotated[bool, typer.Option("--all", help="list the numbers that did not move too")] = False,
+) -> None:
+    """Say which numbers moved between two results folders, and whether beyond seed noise (then exit code 3)."""
+    from msakit.reporting.compare import compare as compare_results
+
+    found = compare_results(before, after)
+    typer.echo("\n".join(found.lines(everything)))
+    if found.beyond:
+        raise typer.Exit(3)
+
+
 @app.command("refresh-readme")
 def refresh_readme(path: Annotated[Path, typer.Argument(help="the README")] = Path("README.md")) -> None:
     """Fill the README's tables from the published results."""

@@ -7,7 +7,8 @@ import numpy as np
 from tabulate import tabulate
 
 from msakit import metrics, papers
-from msakit.records import Runs
+from msakit.records import Runs, read_all, write_atomically
+from msakit.reporting import manifest
 from msakit.reporting.claim_facts import KINDS, Claim
 from msakit.reporting.claims import LIGHT, NOT_RUN, RESTS_ON, UNTESTED, Ledger, Row, as_data, ledger
 
@@ -30,8 +31,10 @@ READING = (
 def texts(runs: Runs, profile: str) -> dict[str, str]:
     """``claims.json`` and ``claims.md`` of a profile's runs; nothing where no paper of the runs states a claim."""
     made = ledger(runs, profile)
-    if not made.rows:
-        return {}
+    return _texts(made) if made.rows else {}
+
+
+def _texts(made: Ledger) -> dict[str, str]:
     data = json.dumps(as_data(made), indent=1, ensure_ascii=False, allow_nan=False)
     return {"claims.json": f"{data}\n", "claims.md": to_markdown(made)}
 
@@ -147,7 +150,28 @@ def lines(made: Ledger) -> list[str]:
 
 def read_profile(results: Path) -> str:
     """The profile of a results folder: from its manifest, else the folder's name."""
-    manifest = Path(results) / "manifest.json"
-    if not manifest.is_file():
+    path = Path(results) / manifest.FILE
+    if not path.is_file():
         return Path(results).resolve().name
-    return str(json.loads(manifest.read_text(encoding="utf-8"))["profile"])
+    return str(json.loads(path.read_text(encoding="utf-8"))["profile"])
+
+
+def tell(results: Path) -> list[str]:
+    """The claims of a results folder for a terminal; writes claims.json and claims.md there if they changed.
+
+    Raises ValueError where no paper of the runs states a claim.
+    """
+    results = Path(results)
+    runs, profile = read_all(results / "runs"), read_profile(results)
+    made = ledger(runs, profile)
+    if not made.rows:
+        raise ValueError(f"{results}: no paper of its runs states a claim in msakit/papers/<paper>.yaml")
+    changed = False
+    for name, text in _texts(made).items():
+        path = results / name
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_atomically(path, text.encode())
+            changed = True
+    if changed and (results / manifest.FILE).is_file():
+        manifest.refresh_hashes(results)
+    return lines(made)

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msakit import records
+from msakit import metrics, records
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pandas", "scipy", "scikit-learn",
             "matplotlib", "seaborn", "librosa", "snakemake", "papermill")  # fmt: skip
 FILE = "manifest.json"
-LISTED = ("runs", "tables", "figures")
+LISTED = ("runs", "tables", "figures", "heads")
+BESIDE = ("claims.json", "claims.md", "references.bib", "ro-crate-metadata.json")
 
 
 def manifest(
@@ -27,6 +28,7 @@ def manifest(
     environments = [run.record.environment for run in runs]
     content = {
         "schema": records.SCHEMA,
+        "metric_version": metrics.VERSION,
         "profile": profile,
         "started": started,
         "finished": finished,
@@ -51,8 +53,9 @@ def manifest(
 
 
 def hashes(results: Path) -> dict[str, str]:
-    """sha256 of each file of runs/, tables/ and figures/, by path relative to the results folder."""
+    """sha256 of each file of LISTED folders, and of BESIDE, by path relative to the results folder."""
     files = [path for folder in LISTED for path in sorted((Path(results) / folder).rglob("*")) if path.is_file()]
+    files += [Path(results) / name for name in BESIDE if (Path(results) / name).is_file()]
     return {path.relative_to(results).as_posix(): records.file_sha256(path) for path in files}
 
 
@@ -62,6 +65,13 @@ def write_manifest(results: Path, profile: str, **more: Any) -> Path:
     text = json.dumps(manifest(results, profile, **more), indent=1, sort_keys=True, allow_nan=False)
     records.write_atomically(path, f"{text}\n".encode())
     return path
+
+
+def refresh_hashes(results: Path) -> None:
+    """Note the present files in an existing manifest, and leave the rest of it as it is."""
+    path = Path(results) / FILE
+    content = json.loads(path.read_text(encoding="utf-8")) | {"files": hashes(results)}
+    records.write_atomically(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Freshly built results replace a profile's committed ones, as a whole or not at all.
 
-A results folder of one profile holds runs/, tables/<paper>/, figures/<paper>/ and manifest.json.
+A results folder of one profile holds runs/, tables/<paper>/, figures/<paper>/, heads/, and what is made here from the
+runs: the claims ledger, references.bib, the heads' model cards, ro-crate-metadata.json, and last manifest.json.
 """
 
 import os
@@ -9,16 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msakit.records import read_all
+from msakit.reporting import exports
 from msakit.reporting.manifest import write_manifest
-from msakit.reporting.rebuild import CheckError, check
+from msakit.reporting.rebuild import CheckError, check, rebuilt
 
-REPLACED = ("runs", "tables", "figures")
+REPLACED = ("runs", "tables", "figures", "heads", *exports.FILES)
 
 
 def publish(built: Path, results: Path, profile: str, modules: Mapping[str, str] | None = None) -> None:
     """Replace the results in `results` by those in `built`, in one swap, after verifying every run.
 
-    runs/, tables/ and figures/ are taken from `built` alone, the manifest is made anew; other files that `built`
+    runs/, tables/, figures/ and heads/ are taken from `built` alone, the rest is made anew; other files that `built`
     lacks stay. The new tree grows beside the old one as `<results>.partial`; a stop at any point leaves `results`
     whole, or as `<results>.old`, which the next call puts back first. Raises RecordError for a bad run,
     CheckError where the tables are not those of the runs (`modules` as for `rebuild.check`).
@@ -41,9 +43,11 @@ def publish(built: Path, results: Path, profile: str, modules: Mapping[str, str]
                 shutil.copytree(kept, partial / kept.name)
             else:
                 shutil.copy2(kept, partial / kept.name)
+    made = rebuilt(partial, modules, profile)
+    exports.write(partial, {name: text for name, text in made.items() if not name.startswith("tables/")})
     write_manifest(partial, profile)
     try:
-        check(partial, modules)
+        check(partial, modules, made)
     except CheckError as error:
         # Runs were lost or replaced since the tables were made, for instance by a notebook run into the same folder.
         raise CheckError(f"{error}\nNothing was published. Delete {built.parent}/*.done and run again.") from error

