@@ -298,6 +298,7 @@ METRICS: dict[str, Metric] = {
     "ua": _decided("UA (macro recall)", _most_probable, "recall_score", average="macro"),
     "auroc": Metric(_auroc, "up", "AUROC", _weighted_auroc, kind="classification"),
     "accuracy_logit05": _decided("Accuracy (logit ≥ 0.5)", _logit_cut, None, binary=True),
+    "f1_macro_logit05": _decided("F1 macro (logit ≥ 0.5)", _logit_cut, "f1_score", binary=True, average="macro"),
     "f1_binary_logit05": _decided("F1 (positive class, logit ≥ 0.5)", _logit_cut, "f1_score", binary=True),
 }
 

@@ -37,10 +37,10 @@ def tiny_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ando(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_root: Path, tiny_features: Path) -> Any:
-    from tiny_papers import ANDO, SEEDS, Recipe, ando2022, ando_stores
+    from tiny_papers import ANDO, ANDO_ARMS, SEEDS, Recipe, ando2022, ando_stores
 
     corpus = tiny_corpora["mini-mosi"]
-    call = partial(ando2022.run, corpus, *ando_stores(corpus, tiny_encoders, tiny_features))
+    call = partial(ando2022.run, corpus, *ando_stores(corpus, tiny_encoders, tiny_features), arms=ANDO_ARMS)
     return Recipe(call, call(ANDO, SEEDS, tiny_root), tiny_root)
 
 
@@ -52,7 +52,7 @@ def toledo(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_roo
     made = {}
     for name, seeds in (("mini-posts", SEEDS), ("mini-memes", SEEDS[:1])):
         folders = tiny_encoders["distilbert"], tiny_encoders["resnet"]
-        call = partial(toledo2022.run, tiny_corpora[name], *folders)
+        call = partial(toledo2022.run, tiny_corpora[name], toledo2022.Encoders(*folders))
         made[name] = Recipe(call, call(TOLEDO, TOLEDO_ARMS, seeds, tiny_root), tiny_root)
     return made
 

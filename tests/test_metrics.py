@@ -97,6 +97,9 @@ def test_binary_cut_of_the_raw_logits():
     assert got["accuracy"].value == 1.0
     assert got["accuracy_logit05"].value == 0.5
     assert got["f1_binary_logit05"].value == pytest.approx(0.5)
+    assert metrics.score("f1_macro_logit05", np.stack([1 - p1, p1], axis=1), np.array([1, 1, 1, 0]))[
+        "f1_macro_logit05"
+    ].value == pytest.approx(0.5)
     assert got["auroc"] == (1.0, 4)
 
 
@@ -131,7 +134,7 @@ def test_contributions_agree_with_the_metric():
 
 
 def test_names_profiles_and_errors():
-    assert len(metrics.METRICS) == 36
+    assert len(metrics.METRICS) == 37
     for name, profile in metrics.PROFILES.items():
         assert metrics.names(name) == profile
     assert metrics.METRICS["mae"].title == "MAE ↓"

@@ -4,9 +4,11 @@ from importlib import import_module
 from typing import Any
 
 FUSIONS: dict[str, str] = {
+    "clip": "msakit.fusion.clip:ClipClassifier",
     "gated": "msakit.fusion.gated:GatedFusion",
     "joint": "msakit.fusion.joint:JointFusion",
     "shifted_bert": "msakit.fusion.shifted_bert:ShiftedBert",
+    "visualbert": "msakit.fusion.visualbert:VisualBertClassifier",
 }
 
 

@@ -3,9 +3,10 @@ import itertools
 import pytest
 import torch
 from tiny_models import IMAGE_CONFIGS, TEXT_CONFIGS, image_batch, token_batch
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoModel, CLIPConfig, CLIPModel
 
 from msakit.fusion.joint import JointFusion
+from msakit.fusion.pretrained import encoder_from_config
 from msakit.training import losses
 from msakit.training.loop import fit
 
@@ -26,17 +27,55 @@ def batch():
     }
 
 
-@pytest.mark.parametrize(("text", "image"), list(itertools.product(["bert", "distilbert"], IMAGE_CONFIGS)))
-def test_every_text_encoder_meets_every_image_encoder(text, image, tmp_path):
-    net, inputs = model(text, image), batch()
+PAIRS = list(itertools.product(["bert", "distilbert", "roberta"], IMAGE_CONFIGS))
+
+
+def test_at_least_three_of_each_kind_are_crossed():
+    kinds = [{pair[side] for pair in PAIRS} for side in (0, 1)]
+    assert min(map(len, kinds)) >= 3
+    assert kinds[1] == {"resnet", "vit", "clip_vision", "dinov2", "convnext"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Every tiny encoder as a checkpoint that AutoModel reads."""
+    root = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(3)
+    for name, config in (TEXT_CONFIGS | IMAGE_CONFIGS).items():
+        encoder_from_config(config).save_pretrained(root / name)
+    return root
+
+
+@pytest.mark.parametrize(("text", "image"), PAIRS)
+@pytest.mark.parametrize("n_classes", [3, None])
+def test_every_text_encoder_meets_every_image_encoder(text, image, n_classes, folders, tmp_path):
+    settings = {"n_classes": n_classes, "feedforward": 23, "size": 8, "hidden": 5, "heads": 2}
+    torch.manual_seed(7)
+    net, inputs = JointFusion.from_encoders(folders / text, folders / image, **settings).eval(), batch()
+    label = inputs["label"] if n_classes else inputs["label"].float()
     output = net(inputs)
-    assert output["prediction"].shape == (3, 3)
+    assert output["prediction"].shape == ((3, 3) if n_classes else (3,))
     assert output["fused"].shape == (3, 16)
+    (losses.classification if n_classes else losses.mse)(output, {"label": label}).backward()
+    for encoder in net.encoders.values():
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
     order = torch.tensor([2, 0, 1])
     permuted = net({name: value[order] for name, value in inputs.items()})
     torch.testing.assert_close(permuted["prediction"], output["prediction"][order], rtol=1e-4, atol=1e-5)
     net.save_pretrained(tmp_path)
     assert torch.equal(JointFusion.from_pretrained(tmp_path).eval()(inputs)["prediction"], output["prediction"])
+
+
+@pytest.mark.parametrize("kind", list(IMAGE_CONFIGS) + list(TEXT_CONFIGS))
+def test_the_vectors_are_the_encoders_own(kind, folders):
+    """The image encoder's pooled output, the text encoder's first token; nothing of either is lost on the way."""
+    modality = "image" if kind in IMAGE_CONFIGS else "text"
+    net = JointFusion.from_encoders(**{modality: folders / kind}, modalities=modality, n_classes=2).eval()
+    encoder = AutoModel.from_pretrained(folders / kind).eval()
+    keys = ("pixel_values",) if modality == "image" else ("input_ids", "attention_mask")
+    output = encoder(**{key: batch()[key] for key in keys})
+    wanted = output.pooler_output.flatten(1) if modality == "image" else output.last_hidden_state[:, 0]
+    torch.testing.assert_close(net.forward_features(batch())[f"{modality}_features"], wanted)
 
 
 def test_as_published_attention_over_one_token_is_linear():

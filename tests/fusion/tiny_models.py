@@ -5,10 +5,14 @@ from typing import Any
 import torch
 from transformers import (
     BertConfig,
+    CLIPConfig,
     CLIPVisionConfig,
+    ConvNextConfig,
+    Dinov2Config,
     DistilBertConfig,
     ResNetConfig,
     RobertaConfig,
+    VisualBertConfig,
     ViTConfig,
 )
 
@@ -47,6 +51,26 @@ IMAGE_CONFIGS: dict[str, dict[str, Any]] = {
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=19, image_size=16, patch_size=8
     ).to_dict(),
 }
+IMAGE_CONFIGS |= {
+    "dinov2": Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=2, image_size=16, patch_size=8
+    ).to_dict(),
+    "convnext": ConvNextConfig(patch_size=2, num_stages=2, hidden_sizes=[7, 13], depths=[1, 1]).to_dict(),
+}
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 19,
+}
+CLIP_CONFIG: dict[str, Any] = CLIPConfig(
+    text_config=SMALL | {"vocab_size": 31, "max_position_embeddings": 29, "bos_token_id": 0, "eos_token_id": 1},
+    vision_config=SMALL | {"image_size": 16, "patch_size": 8},
+    projection_dim=7,
+).to_dict()
+VISUALBERT_CONFIG: dict[str, Any] = VisualBertConfig(
+    **SMALL, vocab_size=31, max_position_embeddings=29, visual_embedding_dim=13, initializer_range=0.5
+).to_dict()
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -79,3 +103,8 @@ def token_batch(lengths: list[int], padding: int = 0, seed: int = 0) -> dict[str
 
 def image_batch(rows: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, 3, 16, 16, generator=generator(seed))
+
+
+def cell_batch(rows: int, dim: int, seed: int = 0) -> torch.Tensor:
+    """Grid cells of images: 2 x 2."""
+    return torch.randn(rows, 4, dim, generator=generator(seed))
