@@ -58,10 +58,8 @@ class CMS(nn.Module):
         self.gate = nn.ModuleDict({name: nn.Linear(size + d_text, d_text) for name, size in dims.items()})
         self.shift = nn.ModuleDict({name: nn.Linear(size, d_text, bias=False) for name, size in dims.items()})
         self.verbal, self.nonverbal = contexts in ("verbal", "both"), contexts in ("nonverbal", "both")
-        sizes = {"text": d_text} if self.verbal else {}
-        self.pooling = nn.ModuleDict(
-            {name: MaskedPooling(size, pooling) for name, size in (sizes | (dims if self.nonverbal else {})).items()}
-        )
+        sizes = {**({"text": d_text} if self.verbal else {}), **(dims if self.nonverbal else {})}
+        self.pooling = nn.ModuleDict({name: MaskedPooling(size, pooling) for name, size in sizes.items()})
         seen = {name: self.verbal * d_text + self.nonverbal * size for name, size in dims.items()}
         self.gate_context = nn.ModuleDict({n: nn.Linear(size, d_text, bias=False) for n, size in seen.items() if size})
         self.shift_context = nn.ModuleDict(

@@ -1,7 +1,11 @@
 import math
+import os
+import socket
 
 import pytest
 import torch
+from torch import distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from msakit.fusion.packed import Packed
 from msakit.training.losses import LOSSES, info_nce, with_contrast
@@ -52,6 +56,81 @@ def test_contrast_is_added_by_its_weight():
     right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
     assert loss(taught, batch).item() == pytest.approx(1 + 0.5 * (right + (right + wrong) / 2))
     assert with_contrast(LOSSES["mse"], 0.0)({"prediction": torch.zeros(2)}, batch).item() == 1
+
+
+def towers():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"first": nn.Linear(5, 3), "second": nn.Linear(7, 3)})
+
+
+class Pair(nn.Module):
+    """Two projections to the unit sphere; one module, so that it can be distributed."""
+
+    def __init__(self):
+        super().__init__()
+        self.towers = towers()
+
+    def forward(self, first, second):
+        given = {"first": first, "second": second}
+        return tuple(nn.functional.normalize(self.towers[name](x), dim=-1) for name, x in given.items())
+
+
+ROWS = torch.randn(6, 12, generator=torch.Generator().manual_seed(2))
+# Not the same number on both processes; momentum keys come from other weights.
+SHARES = (slice(0, 4), slice(4, 6))
+
+
+def pair_loss(model, rows, with_keys):
+    first, second = model(rows[:, :5], rows[:, 5:])
+    keys = None
+    if with_keys:
+        torch.manual_seed(9)
+        teacher = Pair()
+        nn.init.normal_(teacher.towers["first"].weight)
+        with torch.no_grad():
+            keys = teacher(rows[:, :5], rows[:, 5:])
+    return info_nce(first, second, 0.3, 0.1, keys)
+
+
+def one_of_two(rank, port, with_keys, results):
+    """A process of a group of two: its share of the rows, weighted as the training loop weights it."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    rows = ROWS[SHARES[rank]]
+    model = DistributedDataParallel(Pair())
+    loss = pair_loss(model, rows, with_keys) * (len(rows) / len(ROWS) * 2)
+    loss.backward()
+    gradients = {name: p.grad.numpy() for name, p in model.module.named_parameters()}
+    results.put((rank, float(loss), gradients))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_two_processes_equal_one_on_the_joint_batch(with_keys):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    group = [context.Process(target=one_of_two, args=(rank, port, with_keys, results)) for rank in (0, 1)]
+    for process in group:
+        process.start()
+    found = sorted(results.get(timeout=60) for _ in group)
+    for process in group:
+        process.join(60)
+        assert process.exitcode == 0
+    model = Pair()
+    loss = pair_loss(model, ROWS, with_keys)
+    loss.backward()
+    assert sum(value for _, value, _ in found) / 2 == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        for _, _, gradients in found:
+            torch.testing.assert_close(torch.from_numpy(gradients[name]), parameter.grad, rtol=1e-4, atol=1e-6)
+    # Local negatives alone would be another loss.
+    local = sum(pair_loss(model, ROWS[share], with_keys) * len(ROWS[share]) for share in SHARES) / len(ROWS)
+    assert abs(local.item() - loss.item()) > 0.05
 
 
 def rates(scheduler, optimizer, count):
