@@ -183,7 +183,7 @@ def _interval(row: Row, direction: str, scale: float, words: str) -> Markup:
     if least is not None:
         width = round(x(least) - x(-least), 1)
         parts.append(f'<rect class="band" x="{x(-least)}" y="3" width="{width}" height="{HEIGHT - 6}"/>')
-    parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{HEIGHT}"/>')
+    parts.append(f'<line class="zero" x1="{x(0.0)}" x2="{x(0.0)}" y1="0" y2="{HEIGHT}"/>')
     if low is not None and high is not None:
         parts.append(f'<line class="range" x1="{x(low)}" x2="{x(high)}" y1="{HEIGHT / 2}" y2="{HEIGHT / 2}"/>')
     parts.append(f'<circle class="effect" cx="{x(effect)}" cy="{HEIGHT / 2}" r="4"/>')

@@ -17,7 +17,7 @@ from msakit.reporting.site import embed, markup
 # The notebook's own headings come below the heading that the page gives it.
 BELOW = 3
 # nbconvert's figures are drawn at this many dots an inch.
-DPI = 120
+DPI = 120.0
 
 
 def render(path: Path, shown: Mapping[str, tuple[str, str]] | None = None) -> tuple[str, Markup]:
