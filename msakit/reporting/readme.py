@@ -1,22 +1,39 @@
-"""Tables in the README are copies of published ones, put there by this module: no number in it is typed.
+"""Numbers in the README are copies of published ones, put there by this module: none of them is typed.
 
-A block opens with ``<!-- table: results/mini/tables/kim2022/mini-mosi.md -->`` and ends with ``<!-- end -->``; what is
-in between is replaced by that file, without its heading.
+A table stands between ``<!-- table: results/mini/tables/kim2022/mini-mosi.md -->`` and ``<!-- end -->``; what is in
+between is replaced by that file, without its heading. A number within a sentence stands in the same way behind ::
+
+    <!-- number: results/mini/manifest.json seconds .0f -->
+    <!-- number: results/cmu-mosi/claims.json claims/id=joint-matches/comparisons/comparison=VisualBERT/effect +.3f -->
+    <!-- number: results/mini/tables/kim2022/mini-mosi.csv arm=cms&metric=mae/mean -->
+
+that is a JSON or csv file, the way to the value (keys, places, or what an item of a list must hold), and a format.
+`typed_numbers` finds what is in neither.
 """
 
+import csv
+import json
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from msakit.records import write_atomically
 
 BLOCK = re.compile(r"(<!-- table: (?P<table>[^ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+INLINE = re.compile(r"(<!-- number: (?P<file>\S+) (?P<way>\S+)(?: (?P<form>\S+))? -->).*?(<!-- end -->)", re.DOTALL)
+# What a measurement looks like in prose: a decimal point, or a unit, a percentage, a factor behind the digits.
+UNITS = r"%|×|per cent\b|times\b|[kMG]?B\b|ms\b|s\b|min\b|seconds\b|minutes\b|hours\b"
+TYPED = re.compile(rf"(?<![\w.])\d+(?:[.,]\d+)*(?:\s?(?:{UNITS}))?")
+CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
+TARGET = re.compile(r"\]\([^)]*\)|https?://\S+|<!--.*?-->", re.DOTALL)
 
 
 def filled(text: str, root: Path) -> str:
-    """The text with every table block filled from its file under ``root``.
+    """The text with every table and number filled from its file under ``root``.
 
     Raises:
-        ValueError: a block names a table that is not there.
+        ValueError: a block names a table or a value that is not there.
     """
 
     def fill(block: re.Match[str]) -> str:
@@ -27,7 +44,57 @@ def filled(text: str, root: Path) -> str:
             )
         return block[1] + path.read_text(encoding="utf-8").partition("\n")[2].strip() + "\n" + block[3]
 
-    return BLOCK.sub(fill, text)
+    return INLINE.sub(lambda found: found[1] + number(root, found["file"], found["way"], found["form"]) + found[5],
+                      BLOCK.sub(fill, text))  # fmt: skip
+
+
+def number(root: Path, file: str, way: str, form: str | None = None) -> str:
+    """A value of a published JSON or csv file, formatted (three decimals by default).
+
+    Raises:
+        ValueError: no such file or value; the step that fails is named.
+    """
+    path = root / file
+    if not path.is_file():
+        raise ValueError(f"the README quotes {file}, which is not there: publish it, or take the number out")
+    value = _content(path)
+    for step in way.split("/"):
+        value = _step(value, step, f"{file}, {way}")
+    if isinstance(value, str):
+        value = float(value)
+    return format(value, form or (".3f" if isinstance(value, float) else "d"))
+
+
+@cache
+def _content(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else json.loads(text)
+
+
+def _step(value: Any, step: str, where: str) -> Any:
+    if isinstance(value, list) and "=" in step:
+        wanted = dict(part.split("=", 1) for part in step.split("&"))
+        found = [item for item in value if all(str(item.get(name)) == text for name, text in wanted.items())]
+        if len(found) == 1:
+            return found[0]
+        raise ValueError(f"{where}: {len(found)} items have {step}; one is wanted")
+    key: Any = int(step) if isinstance(value, list) and step.isdigit() else step
+    try:
+        return value[key]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{where}: there is no {step!r}") from error
+
+
+def typed_numbers(text: str) -> list[tuple[int, str]]:
+    """(line, number) of what looks like a measurement and is in no block, code fence, link target or comment."""
+
+    def blank(found: re.Match[str]) -> str:
+        return "\n" * found[0].count("\n")
+
+    for pattern in (BLOCK, INLINE, CODE, TARGET):
+        text = pattern.sub(blank, text)
+    found = [(line, hit[0]) for line, row in enumerate(text.splitlines(), start=1) for hit in TYPED.finditer(row)]
+    return [(line, value) for line, value in found if not value.isdigit()]
 
 
 def refresh(readme: Path) -> None:
@@ -43,9 +110,10 @@ def check(readme: Path) -> str:
         ValueError: a block differs from its file, or there is no block at all.
     """
     text = readme.read_text(encoding="utf-8")
-    blocks = BLOCK.findall(text)
-    if not blocks:
+    tables, numbers = len(BLOCK.findall(text)), len(INLINE.findall(text))
+    if not tables:
         raise ValueError(f"{readme} has no table block to check")
+    _content.cache_clear()
     if filled(text, readme.parent) != text:
-        raise ValueError(f"{readme}: a table is not the published one; run `msakit refresh-readme`")
-    return f"{len(blocks)} tables, all as published"
+        raise ValueError(f"{readme}: a table or number is not the published one; run `msakit refresh-readme`")
+    return f"{tables} tables and {numbers} numbers in sentences, all as published"
