@@ -83,13 +83,14 @@ def share_curves(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) ->
 
 
 def embedding_stages(points: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Two principal components of the fused vectors before and after joint fine-tuning. points: stage, label, x, y."""
+    """Two principal components of the fused vectors before and after joint fine-tuning. points: stage,
+    label (name of the class), x, y."""
     with draw.style():
         figure, axes = plt.subplots(1, 2, figsize=(0.85 * draw.PAGE, 2.9))
         for axis, stage in zip(axes, ("before", "after"), strict=True):
             part = points[points["stage"] == stage]
             for index, name in enumerate(classes):
-                own = part[part["label"] == index]
+                own = part[part["label"] == name]
                 axis.scatter(own["x"], own["y"], s=10, color=draw.PALETTE[index], marker=draw.MARKERS[index], alpha=0.7,
                              lw=0, label=name)  # fmt: skip
             axis.set_title(f"{stage} joint fine-tuning")
