@@ -152,3 +152,33 @@ def test_importing_is_light():
     code = "import sys, msakit.metrics, msakit.records; print({'torch', 'sklearn', 'scipy'} & set(sys.modules))"
     got = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert got.strip() == "set()"
+
+
+# What each metric gave on fixed arrays when metrics.VERSION was last raised; a new metric adds its value.
+VERSION = 1
+STOOD = {
+    "mae": 0.814921, "corr": 0.862340, "mae_non0": 0.807831, "corr_non0": 0.867173, "mae_sims": 0.252051,
+    "corr_sims": 0.856105, "acc2_has0": 0.875000, "acc2_non0": 0.876289, "acc2_non0_ge": 0.876289,
+    "acc2_all_gt": 0.855000, "acc2_sims": 0.855000, "acc3_round": 0.770000, "acc5_round": 0.560000,
+    "acc7_round": 0.375000, "acc7_sdk": 0.435000, "acc3_sims": 0.835000, "acc5_sims": 0.695000, "f1w_has0": 0.875730,
+    "f1w_non0": 0.876818, "f1w_non0_ge": 0.876818, "f1w_all_gt": 0.855273, "f1w_sims": 0.855273,
+    "f1w_swapped_non0": 0.875759, "f1w_swapped_all_gt": 0.854727, "ua_has0": 0.880747, "ua_non0": 0.881061,
+    "f1_macro_has0": 0.873607, "f1_macro_non0": 0.875441, "accuracy": 0.535000, "f1_macro": 0.534709,
+    "f1_weighted": 0.535872, "f1_binary": 0.546341, "ua": 0.537879, "auroc": 0.556465, "accuracy_logit05": 0.520000,
+    "f1_macro_logit05": 0.514121, "f1_binary_logit05": 0.460674,
+}  # fmt: skip
+
+
+def test_a_metric_that_changes_needs_a_new_version():
+    generator = np.random.default_rng(0)
+    label = np.round(generator.uniform(-3, 3, 200) * 5) / 5
+    data = {
+        "regression": (label + generator.normal(size=200), label),
+        "classification": (generator.dirichlet([1, 1], 200), (label > 0).astype(int)),
+    }
+    values = {
+        name: round(metrics.score([name], *data[metric.kind])[name].value, 6)
+        for name, metric in metrics.METRICS.items()
+    }
+    assert values == pytest.approx(STOOD), "a metric gives other values: raise metrics.VERSION and note them here"
+    assert metrics.VERSION == VERSION

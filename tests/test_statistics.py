@@ -325,3 +325,21 @@ def test_detectable_spread_is_found_by_the_test_it_speaks_of():
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
     assert statistics.detectable_spread((30, 30)) < ratio < statistics.detectable_spread((6, 6))
     assert np.isnan(statistics.detectable_spread((2, 10)))
+
+
+def test_against_statsmodels_where_it_is_installed():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    power = pytest.importorskip("statsmodels.stats.power")
+    generator = np.random.default_rng(8)
+    for _ in range(20):
+        p = generator.uniform(size=generator.integers(1, 12)) ** 3
+        for ours, theirs in ((statistics.holm, "holm"), (statistics.benjamini_hochberg, "fdr_bh")):
+            rejected, adjusted, *_ = multitest.multipletests(p, alpha=0.05, method=theirs)
+            got = ours(p)
+            assert got.adjusted == pytest.approx(adjusted)
+            assert got.rejected.tolist() == rejected.tolist()
+    for n in (3, 5, 10, 64):
+        seeds = power.TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)
+        segments = power.TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
+        assert statistics.detectable_over_seeds(n, 1.0).effect == pytest.approx(seeds, rel=1e-4)
+        assert statistics.detectable_over_segments(n, 1.0).effect == pytest.approx(segments, rel=1e-4)
