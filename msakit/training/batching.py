@@ -8,14 +8,16 @@ it is all that a checkpoint has to keep of them (`state_dict`, `load_state_dict`
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from msakit.fusion.packed import Packed, layout_of
+from msakit.training.frame_source import FrameSource
 from msakit.training.spec_augment import SpecAugment
 
 Labels = np.ndarray | Sequence[float] | Sequence[int]
@@ -102,48 +104,73 @@ class TensorBatches(_Batches):
 
 
 class FeatureBatches(_Batches):
-    """Packed frames for `GatedFusion`, gathered from arrays in memory or memory-mapped.
+    """Packed frames for `GatedFusion`, gathered batch by batch from arrays in memory or memory-mapped.
 
-    features: for each modality (frames "*layer frames dim", lengths "segments"), as a feature store's `take` gives
-    them; half precision is widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.
+    features: for each modality a FrameSource, or (frames "*layer frames dim", lengths "segments") as a feature store's
+    `take` gives them; half precision is widened batch by batch.  augment: SpecAugment on each batch, drawn from
+    `generator`.  device: where the frames are kept and served from; by default they stay where they are.
     """
 
     def __init__(
         self,
-        features: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        features: Mapping[str, FrameSource | tuple[np.ndarray, np.ndarray]],
         label: Labels,
         batch_size: int,
         *,
         generator: torch.Generator | None = None,
         drop_last: bool = False,
         augment: SpecAugment | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__(label, batch_size, {}, generator, drop_last)
         if augment is not None and generator is None:
             raise ValueError("SpecAugment draws from the batches' generator: pass one, or leave augment out")
         self.augment = augment
-        self.features: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-        for name, (frames, lengths) in features.items():
-            _check_rows(name, len(lengths), len(self.label))
-            size = torch.from_numpy(np.asarray(lengths, dtype=np.int64))
-            if int(size.sum()) != frames.shape[-2]:
-                raise ValueError(
-                    f"{name}: the lengths add up to {int(size.sum())}, but {frames.shape[-2]} frames were "
-                    "given; take both from the same list of segments"
-                )
-            self.features[name] = (_tensor(frames), size.cumsum(0) - size, size)
+        self.features: dict[str, _Frames] = {}
+        for name, given in features.items():
+            _check_rows(name, len(given.lengths if isinstance(given, FrameSource) else given[1]), len(self.label))
+            source = given if isinstance(given, FrameSource) else _end_to_end(name, *given)
+            scale = None if source.mean is None or source.deviation is None else (source.mean, source.deviation)
+            self.features[name] = _Frames(
+                _tensor(source.frames).to(device),
+                torch.from_numpy(np.asarray(source.starts, dtype=np.int64)),
+                torch.from_numpy(np.asarray(source.lengths, dtype=np.int64)),
+                None if scale is None else (_tensor(scale[0]).to(device), _tensor(scale[1]).to(device)),
+            )
 
     def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
-        for name, (frames, starts, sizes) in self.features.items():
+        for name, (frames, starts, sizes, scale) in self.features.items():
             lengths = sizes[rows]
             layout = layout_of(lengths)
             wanted = starts[rows][layout.owner] + layout.position
-            packed = Packed(_float32(frames.index_select(-2, wanted)), lengths, layout)
+            values = _float32(frames.index_select(-2, wanted.to(frames.device)))
+            if scale is not None:
+                values = (values - scale[0]) / scale[1]
+            packed = Packed(values, lengths, layout)
+            if frames.device.type != "cpu":
+                packed = send_to_device(packed, frames.device)
             if self.augment is not None and self.generator is not None:
                 packed = self.augment(packed, self.generator)
             inputs[name] = packed
         return inputs
+
+
+class _Frames(NamedTuple):
+    frames: Tensor  # "*layer all_frames dim"
+    starts: Tensor
+    lengths: Tensor
+    scale: tuple[Tensor, Tensor] | None  # mean and standard deviation
+
+
+def _end_to_end(name: str, frames: np.ndarray, lengths: np.ndarray) -> FrameSource:
+    size = np.asarray(lengths, dtype=np.int64)
+    if int(size.sum()) != frames.shape[-2]:
+        raise ValueError(
+            f"{name}: the lengths add up to {int(size.sum())}, but {frames.shape[-2]} frames were "
+            "given; take both from the same list of segments"
+        )
+    return FrameSource(frames, size.cumsum() - size, size)
 
 
 class TextBatches(_Batches):

@@ -1,12 +1,17 @@
+import mmap
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from msakit.features import FeatureStore
 from msakit.training.batching import FeatureBatches, TensorBatches, TextBatches, batch_order
+from msakit.training.frame_source import FrameSource
 from msakit.training.spec_augment import SpecAugment
 
 
-def source(seed=0):
+def draws(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
@@ -25,7 +30,7 @@ LABELS = np.arange(7) / 7
 @pytest.mark.parametrize("layers", [None, 2])
 def test_frames_and_labels_stay_together(layers):
     frames, lengths = features(layers)
-    found = list(FeatureBatches({"audio": (frames, lengths)}, LABELS, 3, generator=source()))
+    found = list(FeatureBatches({"audio": (frames, lengths)}, LABELS, 3, generator=draws()))
     assert len(found) == 3
     assert sorted(torch.cat([b["index"] for b in found]).tolist()) == list(range(7))
     for batch in found:
@@ -52,9 +57,57 @@ def test_a_memory_map_serves_the_same(tmp_path):
         assert torch.equal(a["text"].frames, b["text"].frames)
 
 
+def stored(tmp_path):
+    """The same frames as `features(2)` in a feature store whose segments lie in another order."""
+    frames, lengths = features(2)
+    order = [4, 0, 6, 2, 5, 1, 3]
+    starts = np.cumsum(lengths) - lengths
+    shuffled = np.concatenate([frames[:, starts[s] : starts[s] + lengths[s]] for s in order], axis=1)
+    np.save(tmp_path / "layers.npy", shuffled)
+    segments = pd.DataFrame({"segment_id": [f"s{s}" for s in order], "length": lengths[order]})
+    segments["start"] = segments["length"].cumsum() - segments["length"]
+    return FeatureStore(tmp_path, np.load(tmp_path / "layers.npy", mmap_mode="r"), segments, {})
+
+
+@pytest.mark.parametrize("layer", [1, None])
+def test_a_store_serves_its_rows_without_being_read_whole(tmp_path, layer):
+    frames, lengths = features(2)
+    source = FrameSource.of(stored(tmp_path), [f"s{s}" for s in range(7)], layer)
+    assert isinstance(source.frames.base, np.memmap | mmap.mmap)
+    copied = frames if layer is None else frames[layer]
+    for a, b in zip(
+        FeatureBatches({"text": (copied, lengths)}, LABELS, 3, generator=draws(5), augment=SpecAugment()),
+        FeatureBatches({"text": source}, LABELS, 3, generator=draws(5), augment=SpecAugment()),
+        strict=True,
+    ):
+        assert torch.equal(a["text"].frames, b["text"].frames)
+        assert torch.equal(a["text"].lengths, b["text"].lengths)
+
+
+def test_a_store_lacks_a_segment_or_a_layer(tmp_path):
+    store = stored(tmp_path)
+    with pytest.raises(ValueError, match="no segment 's9'"):
+        FrameSource.of(store, ["s1", "s9"], 0)
+    with pytest.raises(ValueError, match="layers 0 to 1, not 2"):
+        FrameSource.of(store, ["s1"], 2)
+    with pytest.raises(ValueError, match="outside the 20 frames"):
+        FrameSource(features()[0], np.array([18]), np.array([3]))
+
+
+def test_standardised_by_other_rows_as_by_hand(monkeypatch):
+    monkeypatch.setattr("msakit.training.frame_source.CHUNK_FRAMES", 2)
+    frames = np.array([[1, 5, 0], [3, 5, 8], [5, 5, 4], [100, 7, 0]], dtype=np.float16)
+    train = FrameSource(frames, np.array([2, 0]), np.array([1, 2]))  # the first three, out of order
+    source = FrameSource(frames, np.array([3, 1]), np.array([1, 1])).standardised(train)
+    (batch,) = FeatureBatches({"audio": source}, LABELS[:2], 2)
+    # Means 3, 5, 4; population deviations sqrt(8 / 3), none (so 1), sqrt(32 / 3).
+    expected = [[97 / (8 / 3) ** 0.5, 2, -4 / (32 / 3) ** 0.5], [0, 0, 4 / (32 / 3) ** 0.5]]
+    torch.testing.assert_close(batch["audio"].frames, torch.tensor(expected))
+
+
 def test_order_depends_on_the_generator_alone():
     def epochs(seed):
-        batches = TensorBatches({"x": np.arange(14.0).reshape(7, 2)}, LABELS, 2, generator=source(seed))
+        batches = TensorBatches({"x": np.arange(14.0).reshape(7, 2)}, LABELS, 2, generator=draws(seed))
         return [[b["index"].tolist() for b in batches] for _ in range(2)]
 
     assert epochs(1) == epochs(1)
@@ -63,8 +116,8 @@ def test_order_depends_on_the_generator_alone():
 
 
 def test_drop_last_and_bucketing():
-    lengths = torch.randint(1, 100, (103,), generator=source())
-    batches = batch_order(103, 10, source(), drop_last=True, lengths=lengths)
+    lengths = torch.randint(1, 100, (103,), generator=draws())
+    batches = batch_order(103, 10, draws(), drop_last=True, lengths=lengths)
     assert [len(b) for b in batches] == [10] * 10
     spread = [int(lengths[b].max() - lengths[b].min()) for b in batches]
     assert max(spread) < 40
@@ -108,7 +161,7 @@ def test_mismatches_are_told():
 
 def test_the_order_goes_on_from_a_state():
     arrays = {"x": np.arange(14.0).reshape(7, 2)}
-    batches = TextBatches([[1]] * 7, LABELS, 2, dense=arrays, bucket=True, generator=source(3))
+    batches = TextBatches([[1]] * 7, LABELS, 2, dense=arrays, bucket=True, generator=draws(3))
     list(batches)
     state = batches.state_dict()
     later = [batch["index"].tolist() for batch in batches]
