@@ -1,46 +1,72 @@
 """Ando et al. 2022: which layer of a pre-trained encoder serves sentiment best, one modality at a time and together.
 
 The recipe: encoders stay frozen and their features are computed once (:mod:`msakit.features`); every arm trains the
-unimodal encoders and the gated decoder of :mod:`msakit.fusion.gated` on other layers of the same features. The single
-layers are run first, one modality at a time; the layer with the lowest validation MAE over seeds is the modality's
-"best" layer, and the arm ``best-…`` puts those together. Test is scored once, from the saved predictions.
+unimodal encoders and a decoder of :mod:`msakit.fusion.gated` on other features. ``ando2022.yaml`` names the arms,
+``<features>-<modalities>``, and `Inputs.arm` says what each is made of. The single layers are run first, one modality
+at a time; the layer with the lowest validation MAE over seeds is the modality's "best" layer, and the arms ``best-…``
+put those together. Test is scored once, from the saved predictions.
 
-Names of arms are ``<features>-<modalities>``, for example ``layer2-audio`` or ``weighted-text-audio-vision``.
+Two names may stand for one training: ``output-text`` is the single layer at the end, ``best-text`` the one that
+validation chose. It is done once and recorded under both.
 
 Deviations from the authors' code: SpecAugment is seeded by the run (theirs once, at import); the best epoch has the
 lowest validation MAE over segments, not over batch means; conventional features are standardised by the training
-frames, because some sets come unscaled.
+frames, because some sets come unscaled; the rule by which they chose "mid-best" layers is not known.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float, Int
 
+from msakit import records
 from msakit.data.corpus import Corpus
-from msakit.encoders import load_encoder
-from msakit.features import FeatureStore, extract
+from msakit.features import FeatureStore
 from msakit.fusion.gated import GatedFusion
+from msakit.papers import ando_details
+from msakit.papers.ando_details import Details
+from msakit.papers.ando_inputs import (
+    LAYER_ARM,
+    MODALITIES,
+    PAPER,
+    Arm,
+    Inputs,
+    Source,
+    choose_arms,
+    extract_all,
+    split_features,
+)
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
 from msakit.records import Runs
 from msakit.sources import fingerprint
 from msakit.training.batching import FeatureBatches
-from msakit.training.loop import fit, predict, set_seed
+from msakit.training.loop import Fit, fit, predict, set_seed
 from msakit.training.losses import l1
 from msakit.training.schedules import warmup_cosine
 from msakit.training.spec_augment import SpecAugment
 
 logger = logging.getLogger(__name__)
 
-PAPER = "ando2022"
-MODALITIES = ("text", "audio", "vision")
-Frames = tuple[Float[np.ndarray, "*layer frames dim"], Int[np.ndarray, " segments"]]
+__all__ = [
+    "LAYER_ARM",
+    "MODALITIES",
+    "PAPER",
+    "Settings",
+    "Source",
+    "best_layers",
+    "extract_all",
+    "run",
+    "split_features",
+    "train",
+]
+
+NOTHING = Details()
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,6 @@ class Settings:
     embedding: int = 64  # Z, of one modality's embedding
     heads: int = 4  # of the self-attentive pooling
     dropout: float = 0.2
-    decoder: str = "gated"  # or "concat"
     epochs: int = 50
     warmup_epochs: int = 10  # from a tenth of the learning rate, linearly
     cosine_epochs: int = 50  # length of the cosine, which the last epoch may cut
@@ -66,88 +91,10 @@ class Settings:
             )
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where one modality of an arm comes from: a feature store and a layer of it (None: all, weighted)."""
-
-    store: FeatureStore
-    layer: int | None
-    conventional: bool
-
-    def describe(self) -> dict[str, Any]:
-        """What the record says of it."""
-        return {
-            "features": self.store.folder.name,
-            "layer": "all" if self.layer is None else self.layer,
-            "conventional": self.conventional,
-        }
-
-
-Arm = dict[str, Source]  # by modality
-
-
-def extract_all(corpus: Corpus, encoders: Mapping[str, Any], root: Path | str) -> dict[str, FeatureStore]:
-    """One feature store a modality.
-
-    Args:
-        encoders: by modality, what :func:`msakit.encoders.load_encoder` takes.
-        root: folder of the feature stores.
-
-    Raises:
-        ValueError: a modality that the paper does not have.
-    """
-    unknown = sorted(set(encoders) - set(MODALITIES))
-    if unknown:
-        raise ValueError(f"no modality {unknown[0]!r}: choose from {', '.join(MODALITIES)}")
-    return {
-        modality: extract(corpus, load_encoder(encoders[modality]), root)
-        for modality in MODALITIES
-        if modality in encoders
-    }
-
-
-def single_arms(encoded: Mapping[str, FeatureStore], conventional: Mapping[str, FeatureStore]) -> dict[str, Arm]:
-    """Arms that need no earlier result: conventional, each single layer, the output layers together, weighted."""
-    arms: dict[str, Arm] = {}
-    classic = {name: Source(store, 0, True) for name, store in conventional.items()}
-    for modality, source in classic.items():
-        arms[f"conventional-{modality}"] = {modality: source}
-    for modality, store in encoded.items():
-        for layer in range(store.n_layers):
-            arms[f"layer{layer}-{modality}"] = {modality: Source(store, layer, False)}
-        arms[f"weighted-{modality}"] = {modality: Source(store, None, False)}
-    if len(conventional) > 1:
-        arms[_together("conventional", classic)] = classic
-    output = {name: Source(store, store.n_layers - 1, False) for name, store in encoded.items()}
-    weighted = {name: Source(store, None, False) for name, store in encoded.items()}
-    for family, chosen in (("output", output), ("weighted", weighted)):
-        arm = _in_order(classic | chosen)
-        if len(arm) > 1:
-            arms[_together(family, arm)] = arm
-    return arms
-
-
-def best_arm(
-    encoded: Mapping[str, FeatureStore], conventional: Mapping[str, FeatureStore], best: Mapping[str, int]
-) -> dict[str, Arm]:
-    """The arm of each modality's best layer; empty with one modality, where the single layer is that arm."""
-    classic = {name: Source(store, 0, True) for name, store in conventional.items()}
-    arm = _in_order(classic | {name: Source(store, best[name], False) for name, store in encoded.items()})
-    return {_together("best", arm): arm} if len(arm) > 1 else {}
-
-
-def _in_order(arm: Arm) -> Arm:
-    return {name: arm[name] for name in MODALITIES if name in arm}
-
-
-def _together(family: str, arm: Mapping[str, Source]) -> str:
-    return "-".join((family, *(name for name in MODALITIES if name in arm)))
-
-
 def best_layers(runs: Runs) -> dict[str, int]:
     """By modality, the single layer with the lowest mean validation MAE over seeds (the earlier one of equals)."""
     scores = runs.scores("mae", split="valid")
-    parts = scores["arm"].str.extract(r"^layer(?P<layer>\d+)-(?P<modality>\w+)$")
+    parts = scores["arm"].str.extract(LAYER_ARM)
     single = scores.assign(layer=parts["layer"].astype(float), modality=parts["modality"]).dropna(subset="layer")
     means = single.groupby(["modality", "layer"], as_index=False)["value"].mean()
     lowest = means.loc[means.groupby("modality")["value"].idxmin()]
@@ -161,9 +108,21 @@ def run(
     settings: Settings,
     seeds: Sequence[int],
     root: Path | str,
+    *,
+    layers: Sequence[int] | None = None,
+    arms: Sequence[str] | None = None,
 ) -> Runs:
-    """Train every arm with every seed, skipping what is recorded under ``root``; gives back all present runs."""
-    root = Path(root)
+    """Train every arm with every seed, skipping what is recorded under ``root``; gives back all present runs.
+
+    The heads of seed 0 of the gated arms ``best-…`` are saved under ``heads`` beside ``root``, able to judge new clips
+    (:class:`msakit.predictor.Predictor`).
+
+    Args:
+        layers: hidden states to look at, see `Inputs`.
+        arms: names or patterns, see `choose_arms`.
+    """
+    root, inputs = Path(root), Inputs(encoded, conventional, layers)
+    names = choose_arms(inputs, arms)
     do = partial(
         run_jobs,
         paper=PAPER,
@@ -172,34 +131,62 @@ def run(
         code=fingerprint("papers/ando2022.py"),
         root=root,
     )
-    jobs = partial(_jobs, corpus, settings, seeds)
-    runs = do([*reference_jobs(corpus), *jobs(single_arms(encoded, conventional))])
+    first = {name: arm for name in names if not name.startswith("best-") and (arm := inputs.arm(name))}
+    study = _Study(corpus, settings, tuple(seeds), root)
+    runs = do([*reference_jobs(corpus), *study.jobs(first)])
+    chosen = [name for name in names if name.startswith("best-")]
+    if not chosen:
+        return runs
     best = best_layers(runs)
     logger.info("best layers on validation: %s", best)
-    return do(jobs(best_arm(encoded, conventional, best)))
+    return do(study.jobs({name: arm for name in chosen if (arm := inputs.arm(name, best))}, first))
 
 
-def _jobs(corpus: Corpus, settings: Settings, seeds: Sequence[int], arms: Mapping[str, Arm]) -> list[Job]:
-    described = {name: {modality: source.describe() for modality, source in arm.items()} for name, arm in arms.items()}
-    return [
-        Job(name, seed, {"inputs": described[name]}, partial(train, corpus, arm, settings, seed))
-        for name, arm in arms.items()
-        for seed in seeds
-    ]
+@dataclass(frozen=True)
+class _Study:
+    """What the jobs of one call of `run` share."""
+
+    corpus: Corpus
+    settings: Settings
+    seeds: tuple[int, ...]
+    root: Path
+
+    def jobs(self, arms: Mapping[str, Arm], earlier: Mapping[str, Arm] | None = None) -> list[Job]:
+        """One job an arm and seed. An arm that equals one before it is recorded from that one's run."""
+        known: dict[str, str] = {}
+        for name, arm in (earlier or {}).items():
+            known.setdefault(json.dumps(arm.describe()), name)
+        gated = [name for name in arms if name.startswith("best-") and arms[name].decoder == "gated"]
+        detailed = max(gated, key=lambda name: len(arms[name].sources), default="")
+        heads = self.root.parent / "heads" / PAPER / self.corpus.name
+        made = []
+        for name, arm in arms.items():
+            same = known.setdefault(json.dumps(arm.describe()), name)
+            for seed in self.seeds:
+                # A run that keeps more than its predictions is trained in any case.
+                kept = seed == 0 and name in gated
+                details = Details(name, name == detailed, heads / name) if kept else NOTHING
+                if same == name or kept:
+                    train_it = partial(train, self.corpus, arm, self.settings, seed, details)
+                    made.append(Job(name, seed, arm.describe(), train_it))
+                else:
+                    take_over = partial(_recorded, self.root, self.corpus, same, seed)
+                    made.append(Job(name, seed, {**arm.describe(), "same_as": same}, take_over))
+        return made
 
 
-def train(corpus: Corpus, arm: Arm, settings: Settings, seed: int) -> Outcome:
+def train(corpus: Corpus, arm: Arm, settings: Settings, seed: int, details: Details = NOTHING) -> Outcome:
     """One run: train on train, keep the epoch with the lowest validation MAE, predict valid and test."""
     generator = set_seed(seed)
-    features = {split: split_features(corpus, arm, split) for split in ("train", "valid", "test")}
+    features = {split: split_features(corpus, arm.sources, split) for split in ("train", "valid", "test")}
     model = GatedFusion(
-        dims={name: source.store.dim for name, source in arm.items()},
-        n_layers={name: source.store.n_layers for name, source in arm.items() if source.layer is None},
+        dims={name: source.store.dim for name, source in arm.sources.items()},
+        n_layers={name: source.mixed for name, source in arm.sources.items() if source.mixed is not None},
         width=settings.width,
         embedding=settings.embedding,
         heads=settings.heads,
         dropout=settings.dropout,
-        decoder=settings.decoder,
+        decoder=arm.decoder,
     )
     augment = SpecAugment() if settings.spec_augment else None
     labels = {split: np.asarray(corpus.splits[split]["label"]) for split in features}
@@ -225,21 +212,30 @@ def train(corpus: Corpus, arm: Arm, settings: Settings, seed: int) -> Outcome:
         ties="last",  # as the authors' code
         progress=False,
     )
-    tables = [
-        prediction_table(corpus, split, predict(model, batches[split])["prediction"]) for split in ("valid", "test")
-    ]
-    return Outcome(result, "mae", tables)
+    gated = arm.decoder == "gated" and len(arm.sources) > 1
+    tables = []
+    for split in ("valid", "test"):
+        found = predict(model, batches[split], ("prediction", "gates") if gated else ("prediction",))
+        table = prediction_table(corpus, split, found["prediction"])
+        for place, name in enumerate(model.modalities if gated else ()):
+            table[f"gate_{name}"] = found["gates"][:, place]
+        tables.append(table)
+    measured = ando_details.measure(model, arm)
+    artifacts: dict[str, pd.DataFrame] = {}
+    if details.tables:
+        artifacts, variance = ando_details.tables(model, corpus, arm, batches["test"], tables[1])
+        measured["embedding_variance"] = variance
+    if details.head is not None:
+        ando_details.save_head(model, corpus, arm, details.arm, details.head)
+    return Outcome(result, "mae", tables, measured, artifacts)
 
 
-def split_features(corpus: Corpus, arm: Arm, split: str) -> dict[str, Frames]:
-    """Frames and lengths of one split by modality; conventional features are standardised by the training frames."""
-    ids = list(corpus.splits[split]["segment_id"])
-    taken: dict[str, Frames] = {}
-    for name, source in arm.items():
-        frames, lengths = source.store.take(ids, source.layer)
-        if source.conventional:
-            known = source.store.take(list(corpus.splits["train"]["segment_id"]), source.layer)[0].astype(np.float32)
-            deviation = known.std(0)
-            frames = (frames - known.mean(0)) / np.where(deviation > 0, deviation, 1)
-        taken[name] = (frames.astype(np.float32) if source.conventional else frames, lengths)
-    return taken
+def _recorded(root: Path, corpus: Corpus, arm: str, seed: int) -> Outcome:
+    """What another arm of the same inputs has on record; its run is there, for jobs run in order."""
+    path = records.run_path(root, PAPER, corpus.name, arm, seed)
+    record, predictions = records.read(path), records.read_predictions(path)
+    if record.selection is None:
+        raise ValueError(f"{path}: nothing was selected in it, so it was not trained; delete it and run again")
+    epoch = int(record.selection["epoch"])
+    fitted = Fit(epoch, record.history, float(record.seconds), record.history[epoch - 1])
+    return Outcome(fitted, str(record.selection["metric"]), [predictions], record.measurements)
