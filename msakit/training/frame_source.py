@@ -4,11 +4,12 @@ So training takes no more memory for a larger corpus: what is read lives in the 
 and one layer costs that layer's bytes alone.
 """
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float, Float16, Float32, Int, Int64
 
 from msakit.features import FeatureStore
 
@@ -48,7 +49,10 @@ class FrameSource:
         if missing:
             raise ValueError(f"{store.folder} has no segment {missing[0]!r}; was it extracted from this corpus?")
         chosen = places.loc[list(segment_ids)].to_numpy(dtype=np.int64)
-        return cls(store.layers if layer is None else store.layers[layer], chosen[:, 0], chosen[:, 1])
+        if layer is None:
+            return cls(store.layers, chosen[:, 0], chosen[:, 1])
+        _announce(store.layers, layer % store.n_layers)
+        return cls(store.layers[layer], chosen[:, 0], chosen[:, 1])
 
     def standardised(self, by: "FrameSource") -> "FrameSource":
         """The same frames, less the mean and over the standard deviation of the frames of `by` (one layer each).
@@ -66,6 +70,19 @@ class FrameSource:
         deviation = np.sqrt(squares / max(count, 1))
         deviation = np.where(deviation > 0, deviation, 1.0)
         return replace(self, mean=mean.astype(np.float32), deviation=deviation.astype(np.float32))
+
+
+def _announce(layers: Float16[np.ndarray, "layer all_frames dim"], layer: int) -> None:
+    """Tell the system that this layer will be wanted, whole, and its neighbours not.
+
+    Left to itself it reads ahead of each random access, megabytes into the layers on both sides.
+    """
+    if isinstance(layers, np.memmap) and isinstance(layers.base, mmap.mmap):
+        size = layers[layer].nbytes
+        begin = layers.offset + layer * size
+        start = begin - begin % mmap.PAGESIZE
+        for advice in (mmap.MADV_RANDOM, mmap.MADV_WILLNEED):
+            layers.base.madvise(advice, start, begin + size - start)
 
 
 def _chunks(source: FrameSource) -> list[Int64[np.ndarray, " frames"]]:
