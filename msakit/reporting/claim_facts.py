@@ -10,13 +10,14 @@ A claim in the YAML::
       comparisons:
         text: {a: {intermediate: layer*-text}, b: {last: layer*-text}}
 
-An arm is a recorded arm's name, or a role among the arms that a pattern finds (:func:`resolve`).
+An arm is a recorded arm's name, or a role among the arms that a pattern finds (:func:`resolve`). Lists of arms, all of
+one length, are alternatives: the first place whose arms were all run is taken.
 """
 
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msakit import metrics, papers
@@ -38,6 +39,7 @@ class Comparison:
     b: Arm
     beyond: tuple[Arm, Arm] | None = None  # the second pair, whose lead the first one's is to exceed
     value: str | None = None  # of a ratio: what is measured a run, see msakit.reporting.claims.measured
+    otherwise: "Comparison | None" = None  # in place of this one where its arms were not run
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,16 @@ def _comparison(name: str, pair: Mapping[str, Any], where: str) -> Comparison:
     if unknown or not {"a", "b"} <= set(pair):
         raise ValueError(f"{where}, comparison {name}: wants a and b, and may have beyond or value; it has "
                          f"{', '.join(pair)}")  # fmt: skip
+    lists = {len(pair[side]) for side in ("a", "b") if isinstance(pair[side], list)}
+    if lists:
+        if len(lists) > 1 or 0 in lists or pair.get("beyond"):
+            raise ValueError(f"{where}, comparison {name}: lists of arms want one length, and no beyond")
+        taken = [{**pair} | {side: pair[side][place] for side in ("a", "b") if isinstance(pair[side], list)}
+                 for place in range(lists.pop())]  # fmt: skip
+        made: Comparison | None = None
+        for item in reversed(taken):
+            made = replace(_comparison(name, item, where), otherwise=made)
+        return made or _comparison(name, taken[0], where)
     beyond = pair.get("beyond")
     arms = [pair["a"], pair["b"], *([beyond["a"], beyond["b"]] if beyond else [])]
     for arm in arms:

@@ -179,6 +179,8 @@ class _Tester:
         if pair.beyond:
             row = replace(row, a=f"{names[0]} over {names[1]}", b=f"{names[2]} over {names[3]}")
         missing = [name for name, arm in zip(names, arms, strict=True) if arm is None]
+        if missing and pair.otherwise and not self._absent(claim, pair.otherwise):
+            return self.row(claim, pair.otherwise)
         if missing:
             return replace(row, reason=f"{NOT_RUN}: {', '.join(missing)}")
         found = [arm for arm in arms if arm is not None]
@@ -195,6 +197,11 @@ class _Tester:
         if not row.reason and fewest < claim.seeds:
             row = replace(row, reason=f"{fewest} seeds or folds; this claim asks for {claim.seeds}")
         return row
+
+    def _absent(self, claim: Claim, pair: Comparison) -> bool:
+        """Whether an arm of it, and of what may stand in for it, was not run."""
+        there = all(resolve(self.runs, arm, claim.metric) for arm in (pair.a, pair.b))
+        return not there and (pair.otherwise is None or self._absent(claim, pair.otherwise))
 
     def scored(self, arm: str, metric: str) -> Scored:
         if (arm, metric) not in self.known:

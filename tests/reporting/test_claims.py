@@ -192,6 +192,20 @@ def test_arms_by_their_role(tmp_path):
     assert claim_facts.resolve(runs, "layer1-text", "mae") is None
 
 
+def test_alternatives_are_taken_where_all_their_arms_were_run(tmp_path, monkeypatch):
+    state(monkeypatch, {"comparisons": {"t": {"a": ["a3", "a2", "a1"], "b": ["b3", "b2", "b1"]}}})
+    for arm in ("a3", "a2", "b2", "a1", "b1"):
+        write_arm(tmp_path, arm, 0.5)
+    (row,) = made(tmp_path).rows
+    assert (row.a, row.b, row.reason) == ("a2", "b2", "")
+    write_arm(tmp_path, "b3", 0.5)
+    assert made(tmp_path).rows[0].b == "b3"
+    state(monkeypatch, {"comparisons": {"t": {"a": ["x", "y"], "b": "a1"}}})
+    assert made(tmp_path).rows[0].reason == "not run here: x"
+    with pytest.raises(ValueError, match="lists of arms want one length"):
+        claim_facts.parsed(claim(comparisons={"t": {"a": ["x", "y"], "b": ["z"]}}), "kim2022", "x")
+
+
 def test_the_same_arm_on_both_sides_is_no_test(tmp_path, monkeypatch):
     write_arm(tmp_path, "layer1-text", 0.5)
     write_arm(tmp_path, "layer2-text", 0.5, valid=0.1)
@@ -267,5 +281,5 @@ def test_claims_name_arms_that_the_papers_have():
     families = yaml.safe_dump(papers.facts("ando2022")["families"])
     for stated in claim_facts.claims_of("ando2022"):
         for pair in stated.comparisons:
-            for arm in (pair.a, pair.b):
-                assert not isinstance(arm, str) or arm in families
+            for side in (pair, pair.otherwise or pair):
+                assert all(not isinstance(arm, str) or arm in families for arm in (side.a, side.b))
