@@ -94,7 +94,7 @@ def test_parameters_of_a_file_are_checked_too_and_the_option_wins(tmp_path, monk
     given = tmp_path / "given.yaml"
     given.write_text("seeds: [0, 1]\ncorpsu: mini-mosi\n")
     line = error(monkeypatch, capsys, "run", NOTEBOOK, tmp_path / "out.ipynb", "--file", given)
-    assert "did you mean 'corpus'?" in line
+    assert "did you mean 'corpora'?" in line
     given.write_text("seeds: [0, 1]\n")
     line = error(monkeypatch, capsys, "run", NOTEBOOK, tmp_path / "out.ipynb", "--file", given, "-p", "seeds=1")
     assert "'seeds' must be list[int], not 1 (int)" in line
