@@ -22,7 +22,7 @@ from msakit.data.corpus import Corpus
 from msakit.encoders import load_encoder
 from msakit.features import extraction_report
 from msakit.fusion.gated import GatedFusion, UnimodalEncoder
-from msakit.papers.ando_inputs import PAPER, Arm, Source, standard, take
+from msakit.papers.ando_inputs import PAPER, Arm, Source, take
 from msakit.predictor import Predictor, Scaling
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import predict
@@ -100,7 +100,7 @@ def attention(model: GatedFusion, corpus: Corpus, arm: Arm, segment_ids: Sequenc
     rows = []
     for modality, source in arm.sources.items():
         weights = found[f"attention_{modality}"].mean(1).cpu().numpy()
-        stops = np.cumsum(features[modality][1])
+        stops = np.cumsum(features[modality].lengths)
         spoken = spoken_words(corpus, source, segment_ids) if modality == "text" else {}
         for segment, part in zip(segment_ids, np.split(weights, stops[:-1]), strict=True):
             seconds, words = spoken.get(segment, (middles(source, len(part)), [""] * len(part)))
@@ -199,7 +199,9 @@ def save_head(model: GatedFusion, corpus: Corpus, arm: Arm, name: str, folder: P
         return
     layers = {modality: source.layer for modality, source in arm.sources.items() if isinstance(source.layer, int)}
     scaling = {
-        modality: Scaling(*standard(corpus, source)) for modality, source in arm.sources.items() if source.conventional
+        modality: Scaling(frames.mean, frames.deviation)
+        for modality, frames in take(corpus, arm.sources, []).items()
+        if frames.mean is not None and frames.deviation is not None
     }
     about = {"paper": PAPER, "corpus": corpus.name, "generated": corpus.generated, "arm": name, "seed": 0}
     Predictor.from_stores(model, stores, layers, scaling, about).save_pretrained(folder)

@@ -6,25 +6,23 @@ features at hand. Conventional features are standardised by the training frames,
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from jaxtyping import Float, Int
 
 from msakit.data.corpus import Corpus
 from msakit.encoders import load_encoder
 from msakit.features import FeatureStore, extract
 from msakit.papers import facts
+from msakit.training.frame_source import FrameSource
 
 PAPER = "ando2022"
 MODALITIES = ("text", "audio", "vision")
 CONCAT = ".concat"
 # The arms of one layer of one modality.
 LAYER_ARM = r"^layer(?P<layer>\d+)-(?P<modality>\w+)$"
-Frames = tuple[Float[np.ndarray, "*layer frames dim"], Int[np.ndarray, " segments"]]
 
 
 @dataclass(frozen=True)
@@ -181,30 +179,28 @@ def choose_arms(inputs: Inputs, arms: Sequence[str] | None) -> list[str]:
     return [name for name in possible if name in wanted]
 
 
-def split_features(corpus: Corpus, sources: Mapping[str, Source], split: str) -> dict[str, Frames]:
-    """Frames and lengths of one split by modality."""
+def split_features(corpus: Corpus, sources: Mapping[str, Source], split: str) -> dict[str, FrameSource]:
+    """The frames of one split by modality, left in their stores."""
     return take(corpus, sources, list(corpus.splits[split]["segment_id"]))
 
 
-def take(corpus: Corpus, sources: Mapping[str, Source], segment_ids: Sequence[str]) -> dict[str, Frames]:
-    """Frames and lengths of some segments by modality; conventional features are standardised."""
-    taken: dict[str, Frames] = {}
+def take(corpus: Corpus, sources: Mapping[str, Source], segment_ids: Sequence[str]) -> dict[str, FrameSource]:
+    """The frames of some segments by modality, left in their stores; conventional features are standardised."""
+    taken: dict[str, FrameSource] = {}
     for name, source in sources.items():
-        layer = source.layer
-        if isinstance(layer, tuple):
-            parts = [source.store.take(segment_ids, one) for one in layer]
-            frames, lengths = np.stack([part for part, _ in parts]), parts[0][1]
-        else:
-            frames, lengths = source.store.take(segment_ids, layer)
+        frames = FrameSource.of(source.store, segment_ids, None if isinstance(source.layer, tuple) else source.layer)
+        if isinstance(source.layer, tuple):
+            frames = replace(frames, frames=source.store.layers[_evenly(source.layer)])
         if source.conventional:
-            mean, deviation = standard(corpus, source)
-            frames = ((frames - mean) / deviation).astype(np.float32)
-        taken[name] = (frames, lengths)
+            train = list(corpus.splits["train"]["segment_id"])
+            frames = frames.standardised(FrameSource.of(source.store, train, 0))
+        taken[name] = frames
     return taken
 
 
-def standard(corpus: Corpus, source: Source) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " dim"]]:
-    """Mean and deviation (1 where there is none) of the training frames, by which conventional features are scaled."""
-    known = source.store.take(list(corpus.splits["train"]["segment_id"]), 0)[0].astype(np.float32)
-    deviation = known.std(0)
-    return known.mean(0), np.where(deviation > 0, deviation, np.float32(1))
+def _evenly(layers: tuple[int, ...]) -> slice | list[int]:
+    """Layers as a slice where they are evenly spaced: a slice of a memory map is not read into memory."""
+    steps = {after - before for before, after in pairwise(layers)}
+    if len(steps) > 1:
+        return list(layers)
+    return slice(layers[0], layers[-1] + 1, steps.pop() if steps else 1)
