@@ -5,7 +5,6 @@ PNG's own ``Title`` and ``Description`` fields), so that every place that shows 
 """
 
 from collections.abc import Hashable, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,45 +13,54 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # The column that holds what is plotted, the first of these that is there; else the last column of numbers.
-VALUES = ("value", "mean", "score", "effect", "weight")
+VALUES = ("value", "mean", "score", "effect", "weight", "share")
 # Repetitions of the same thing, which are averaged; and columns that say how sure a value is.
 REPEATS = ("seed", "fold", "segment_id", "word_index")
-SPREAD = ("n", "sd", "low", "high", "std", "count", "n_seeds", "n_segments")
+SPREAD = ("n", "sd", "low", "high", "std", "count", "n_seeds", "n_segments", "segments")
+POSITIONS = ("x", "y", "e0", "e1")  # of points that a projection placed: only their numbers mean something
 LISTED = 8  # so many values are told one by one; of more, the extremes
+SERIES = 40  # so many series are told apart at most
+STEPS = 25  # a series runs over so many values at most, or over whole numbers; others are measured, not chosen
 
 
 def title(figure: Figure) -> str:
-    """The figure's own title, or those of its panels, on one line; empty where there is none."""
+    """The figure's own title, or that of its one or two panels, on one line; empty where there is none."""
     above = figure.get_suptitle()
-    panels = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
-    return " ".join((above or "; ".join(dict.fromkeys(filter(None, panels)))).split())
+    panels = list(dict.fromkeys(filter(None, (axes.get_title() or axes.get_title(loc="left") for axes in figure.axes))))
+    return " ".join((above or "; ".join(panels * (len(panels) <= 2))).split())
 
 
 def describe(figure: Figure, data: pd.DataFrame) -> str:
     """Panels and axes of a drawn figure, then what its plotted data say (see `finding`)."""
-    panels = [(axes, drawn(axes)) for axes in figure.axes if axes.axison and axes.has_data()]
+    panels: dict[str, list[str]] = {}  # those that differ in their titles alone are told once
+    for axes in figure.axes:
+        if axes.axison and axes.has_data():
+            panels.setdefault(drawn(axes), []).append(" ".join(axes.get_title().split()))
+    many = sum(map(len, panels.values())) > 1
     parts = []
-    # Panels that differ in their titles alone are told once.
-    for what, alike in groupby(panels, key=lambda panel: panel[1]):
-        names = [name for axes, _ in alike if (name := " ".join(axes.get_title().split()))]
-        many = len(panels) > 1 and names
-        parts.append(f"{'Panels' if len(names) > 1 else 'Panel'} {', '.join(names)}: {what}" if many else f"{what}")
-    return " ".join([f"{part[0].upper()}{part[1:]}." for part in parts] + [finding(data)]).strip()
+    for what, titles in panels.items():
+        names = [name for name in titles if name]
+        told = f"{'Panels' if len(names) > 1 else 'Panel'} {', '.join(names)}: {what}" if many and names else what
+        parts.append(f"{told[0].upper()}{told[1:]}.")
+    return " ".join([*parts, finding(data)]).strip()
 
 
 def drawn(axes: Axes) -> str:
     """One panel: what its axes show, and which series its legend tells apart."""
+    if axes.get_label() == "<colorbar>":
+        return f"colours: {axes.get_ylabel() or axes.get_xlabel()}"
     said = []
     for name, label, ticks in (
         ("vertical", axes.get_ylabel(), axes.get_yticklabels()),
         ("horizontal", axes.get_xlabel(), axes.get_xticklabels()),
     ):
-        texts = [text.get_text() for text in ticks if text.get_text()]
-        named = [text for text in texts if not _is_number(text)]
-        if label:
-            said.append(f"{name} axis: {' '.join(label.split())}")
-        elif named:
-            said.append(f"{name} axis: {len(named)} rows, {_quoted(named)}")
+        named = [text.get_text() for text in ticks if text.get_text() and not _is_number(text.get_text())]
+        parts = [
+            " ".join(label.split()),
+            f"{len(named)} place{'s' * (len(named) > 1)}, {_quoted(named)}" if named else "",
+        ]
+        if any(parts):
+            said.append(f"{name} axis: {', '.join(filter(None, parts))}")
     labels = [label for label in axes.get_legend_handles_labels()[1] if label and not label.startswith("_")]
     if labels:
         said.append(f"series: {_quoted(list(dict.fromkeys(labels)))}")
@@ -63,30 +71,68 @@ def finding(data: pd.DataFrame) -> str:
     """What plotted data say: each series' course and extremes, or the values in order, means over seeds.
 
     data: tidy, one row a plotted value, as `figures.save` writes it. Columns are told apart by type: text columns name
-    the series, a further column of numbers is what it runs over.
+    the series; a further column of numbers is what they run over, or what was measured beside the value.
     """
     numbers = [str(name) for name in data.columns if pd.api.types.is_numeric_dtype(data[name])]
     numbers = [name for name in numbers if name not in (*REPEATS, *SPREAD)]
-    named = [name for name in VALUES if name in numbers]
     if not numbers or not len(data):
         return f"{len(data)} rows are plotted."
-    value = named[0] if named else numbers[-1]
+    value = next((name for name in VALUES if name in numbers), numbers[-1])
     over = [name for name in numbers if name != value and name not in VALUES]
-    texts = [str(name) for name in data.columns if not pd.api.types.is_numeric_dtype(data[name])]
-    groups = [name for name in texts if name not in REPEATS and 1 < data[name].nunique() <= 40]
-    # What several series run over comes once a series; coordinates of points hardly ever come twice.
-    if len(over) > 1 or (over and data[over[0]].is_unique and (groups or len(data) > 40)):
-        return _cloud(data, groups)
+    groups = _groups(data, [str(name) for name in data.columns if str(name) not in (*numbers, *REPEATS, *SPREAD)])
     seeds = data["seed"].nunique() if "seed" in data else 0
     mean = f"Means over {seeds} seeds: " if seeds > 1 else ""
-    if over and data[over[0]].nunique() > 1:
-        parts = data.groupby(groups, sort=False) if groups else [((), data)]
-        courses = [_course(_name(key), part.groupby(over[0])[value].mean(), over[0]) for key, part in parts]
-        return mean + "; ".join(courses[:LISTED]) + (f"; {len(courses) - LISTED} more" * (len(courses) > LISTED)) + "."
-    if not groups:
-        low, middle, high = data[value].quantile([0, 0.5, 1])
-        return f"{len(data)} values, from {low:.3g} to {high:.3g}, median {middle:.3g}."
-    return mean + _ranking(data.groupby(groups, sort=False)[value].mean().dropna()) + "."
+    if set(POSITIONS) & set(numbers):
+        return _counts(data, groups)
+    if not over:
+        told = [_ranking(data.groupby(groups, sort=False)[value].mean().dropna()) if groups else _range(data[value])]
+        return f"{mean}{told[0]}."
+    series = list(data.groupby(groups, sort=False)) if groups else [((), data)]
+    if _runs_over(data, over, series):
+        told = [_course(_name(key), part.groupby(over[0])[value].mean(), over[0]) for key, part in series]
+    elif len(over) == 2 and not groups and not data.duplicated(over).any() and value in VALUES:
+        told = _peaks(data.dropna(subset=[value]), over, value)
+    elif groups:
+        mean = mean or "Averages: " * (len(data) > len(series))
+        told = [f"{_name(key)}: {_averages(part, [*over, value])}" for key, part in series]
+    else:
+        told = [f"{len(data)} points", f"correlation of {over[0]} and {value} {data[over[0]].corr(data[value]):.2f}"]
+    return mean + "; ".join(told[:LISTED]) + f"; {len(told) - LISTED} more" * (len(told) > LISTED) + "."
+
+
+def _runs_over(data: pd.DataFrame, over: Sequence[str], series: Sequence[tuple[Hashable, pd.DataFrame]]) -> bool:
+    """Whether a column was chosen, as layers, epochs and shares are, rather than measured: its values come again."""
+    if len(over) != 1 or (len(series) > 1 and data[over[0]].is_unique):
+        return False
+    if data[over[0]].nunique() > STEPS and not pd.api.types.is_integer_dtype(data[over[0]]):
+        return False
+    return all(part[over[0]].nunique() > 1 for _, part in series)
+
+
+def _peaks(data: pd.DataFrame, over: Sequence[str], value: str) -> list[str]:
+    places = {"highest": int(data[value].argmax()), "lowest": int(data[value].argmin())}
+    rows = data[[*over, value]].to_dict("records")
+    return [
+        f"{word} {rows[place][value]:.3g} at {', '.join(f'{name} {rows[place][name]:g}' for name in over)}"
+        for word, place in places.items()
+    ]
+
+
+def _averages(part: pd.DataFrame, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {part[name].mean():.3g}" for name in names)
+
+
+def _groups(data: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The columns that tell series apart; the most detailed are passed over until the series can be told."""
+    kept = sorted((name for name in names if data[name].nunique() > 1), key=lambda name: data[name].nunique())
+    while kept and data[kept].drop_duplicates().shape[0] > SERIES:
+        kept.pop()
+    return [name for name in names if name in kept]
+
+
+def _range(values: pd.Series) -> str:
+    low, middle, high = values.quantile([0, 0.5, 1])
+    return f"{len(values)} values, from {low:.3g} to {high:.3g}, median {middle:.3g}"
 
 
 def _course(name: str, line: pd.Series, over: str) -> str:
@@ -109,12 +155,10 @@ def _ranking(means: pd.Series) -> str:
     return f"lowest {lowest}; highest {highest}, of {len(told)}"
 
 
-def _cloud(data: pd.DataFrame, groups: Sequence[str]) -> str:
-    if not groups:
-        return f"{len(data)} points."
-    counts = [f"{_name(key)} {len(part)}" for key, part in data.groupby(list(groups), sort=False)]
+def _counts(data: pd.DataFrame, groups: Sequence[str]) -> str:
+    counts = [f"{_name(key)} {len(part)}" for key, part in data.groupby(list(groups), sort=False)] if groups else []
     more = f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
-    return f"{len(data)} points: {', '.join(counts[:LISTED])}{more}."
+    return f"{len(data)} points{': ' * bool(counts)}{', '.join(counts[:LISTED])}{more}."
 
 
 def _name(key: Hashable) -> str:
@@ -127,6 +171,8 @@ def _quoted(texts: Sequence[str]) -> str:
 
 
 def _is_number(text: str) -> bool:
+    if text.startswith("$\\mathdefault"):  # a power of ten on a logarithmic axis
+        return True
     try:
         float(text.replace("−", "-").replace("%", ""))
     except ValueError:

@@ -31,11 +31,34 @@ def test_a_course_is_told_by_its_ends_and_its_turning_points():
 
 
 def test_points_and_plain_values_are_counted():
-    points = frame(segment_id=list("abcdef"), e0=np.arange(6.0), e1=np.arange(6.0), modality=["text", "audio"] * 3)
+    points = frame(segment_id=list("abcdef"), x=np.arange(6.0), y=np.arange(6.0), modality=["text", "audio"] * 3)
     assert finding(points) == "6 points: text 3, audio 3."
+    assert finding(frame(x=[1.0, 2.0], y=[0.5, 0.5])) == "2 points."
     assert finding(frame(error=[1.0, 2.0, 6.0])) == "3 values, from 1 to 6, median 2."
     assert finding(frame(word=["a", "b"])) == "2 rows are plotted."
     assert finding(frame(value=[])) == "0 rows are plotted."
+
+
+def test_what_was_measured_beside_the_value_is_averaged():
+    cost = frame(title=["small", "large"], cost=[1.0, 3.5], mean=[0.5, 0.75])
+    assert finding(cost) == "small: cost 1, mean 0.5; large: cost 3.5, mean 0.75."
+    sure = frame(arm=["a", "a", "b", "b"], confidence=[0.9, 0.7, 0.6, 0.5], correct=[True, False, True, True])
+    assert finding(sure) == "Averages: a: confidence 0.8, correct 0.5; b: confidence 0.55, correct 1."
+
+
+def test_a_scatter_is_told_by_its_correlation():
+    x = np.linspace(0, 1, 100)
+    assert finding(frame(label=x, prediction=2 * x)) == "100 points; correlation of label and prediction 1.00."
+
+
+def test_a_grid_is_told_by_its_peaks():
+    grid = frame(label=[0, 0, 1, 1], predicted=[0, 1, 0, 1], share=[0.9, 0.1, 0.4, 0.6])
+    assert finding(grid) == "highest 0.9 at label 0, predicted 0; lowest 0.1 at label 0, predicted 1."
+
+
+def test_too_many_series_are_told_by_the_coarser_columns():
+    words = frame(word=[f"w{k}" for k in range(90)], arm=["a", "b"] * 45, shift=[1.0, 2.0] * 45)
+    assert finding(words) == "a 1; b 2."
 
 
 @pytest.fixture
@@ -58,14 +81,31 @@ def test_panels_that_differ_in_their_titles_alone_are_told_once(drawn):
     )
 
 
-def test_named_ticks_are_rows():
+def test_colours_are_told_and_many_titles_are_no_title():
+    figure, axes = plt.subplots(1, 3)
+    for place, each in enumerate(axes):
+        bar = each.scatter([0, 1], [0, 1], c=[0, 1])
+        each.set_title(f"t{place}")
+    figure.colorbar(bar, label="Label")
+    assert title(figure) == ""
+    assert "Colours: Label." in describe(figure, frame(x=[0.0], y=[1.0]))
+
+
+def test_powers_of_ten_are_no_names():
+    figure, axes = plt.subplots()
+    axes.semilogx([1, 1000], [0, 1])
+    axes.set_xlabel("Cost")
+    assert describe(figure, frame(value=[1.0])).startswith("Horizontal axis: Cost. ")
+
+
+def test_named_ticks_are_places():
     figure, axes = plt.subplots()
     axes.plot([0.5, 0.7], [0, 1])
     axes.set_yticks([0, 1], ["Text only", "Both"])
     axes.set(xlabel="MAE", title="Arms")
     assert title(figure) == "Arms"
     assert describe(figure, frame(arm=["t", "b"], value=[0.5, 0.7])) == (
-        "Vertical axis: 2 rows, “Text only”, “Both”; horizontal axis: MAE. t 0.5; b 0.7."
+        "Vertical axis: 2 places, “Text only”, “Both”; horizontal axis: MAE. t 0.5; b 0.7."
     )
 
 

@@ -19,7 +19,7 @@ def test_tables_come_first_then_figures_with_their_words(tmp_path, shown):
     page.show(folder, "kim2022")
     assert [type(item) for item in shown] == [Markdown, Markdown, Image]
     assert shown[0].data == (folder / "tables/kim2022/mini-mosi.md").read_text()
-    assert shown[2].alt.startswith("mini-mosi (generated data), test. Vertical axis: 3 rows")
+    assert shown[2].alt.startswith("mini-mosi (generated data), test. Vertical axis: 3 places")
     shown.clear()
     page.show(folder, "ando2022")
     assert [item.data for item in shown] == ["*Not part of this profile.*"]
