@@ -53,7 +53,7 @@ def folds(corpus: Corpus, kind: str, count: int, path: Path, seed: int = 42) -> 
 
     place = _saved(path, "fold", table["segment_id"], draw)
     if place.min() < 0 or place.max() >= count:
-        raise CorpusError(f"{path} has folds up to {place.max()}, {count} are asked for: delete it to draw anew")
+        raise CorpusError(f"{path} has folds up to {place.max():g}, {count} are asked for: delete it to draw anew")
     return place.astype(int)
 
 

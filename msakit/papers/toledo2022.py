@@ -78,7 +78,7 @@ def run(
     table = labelled(corpus)
     inputs = Inputs(table, encoders, settings.max_tokens, accelerator.device)
     study = Study(corpus, table, inputs, settings, folds, tuple(seeds), Path(root))
-    costs = cache(partial(measure, study))
+    costs = cache(partial(measure, study, sorted({arm.base for arm in wanted if arm.protocol == CORRECTED})))
     # What is derived from stored runs comes after them.
     wanted.sort(key=lambda arm: len(_sources(arm, known)))
     jobs = []

@@ -7,7 +7,7 @@ Late fusion is the sum of its parts.  Without training (zero-shot) an epoch is a
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from msakit.papers import facts
 from msakit.papers.toledo_models import build
 from msakit.papers.toledo_protocol import CORRECTED, Arm
-from msakit.papers.toledo_study import Study
+from msakit.papers.toledo_study import PAPER, Study
 from msakit.training import cost
 from msakit.training.loop import set_seed
 from msakit.training.losses import classification
@@ -34,18 +34,17 @@ QUANTITIES = (
 SUMMED = ("trainable_parameters", "total_parameters", "flops_per_sample", "flops_per_prediction", "seconds_per_epoch")
 
 
-def measure(study: Study) -> dict[str, dict[str, Any]]:
-    """By arm of ``toledo2022.yaml`` for which there are encoders: QUANTITIES, "total_parameters" and
-    "relative_to_text_only" with the QUANTITIES as ratios."""
-    known = facts("toledo2022")["arms"]
+def measure(study: Study, arms: Collection[str]) -> dict[str, dict[str, Any]]:
+    """By arm of ``toledo2022.yaml``: QUANTITIES, "total_parameters" and "relative_to_text_only", the QUANTITIES as
+    ratios.  Text only is measured in any case."""
+    known = facts(PAPER)["arms"]
     found: dict[str, dict[str, Any]] = {}
-    for name, arm in known.items():
-        if "family" in arm and getattr(study.inputs.encoders, {"joint": "text"}.get(arm["family"], arm["family"])):
-            found[name] = _measure(study, arm)
-            logger.info("%s costs %.2f s an epoch", name, found[name]["seconds_per_epoch"])
-    for name, arm in known.items():
-        if "mean_of" in arm:
-            found[name] = _together([found[part] for part in arm["mean_of"]])
+    for name in dict.fromkeys([BASE, *(part for arm in arms for part in known[arm].get("mean_of", [arm]))]):
+        found[name] = _measure(study, known[name])
+        logger.info("%s costs %.2f s an epoch", name, found[name]["seconds_per_epoch"])
+    for name in arms:
+        if "mean_of" in known[name]:
+            found[name] = _together([found[part] for part in known[name]["mean_of"]])
     for costs in found.values():
         ratios = {quantity: costs[quantity] / found[BASE][quantity] for quantity in QUANTITIES}
         costs["relative_to_text_only"] = ratios

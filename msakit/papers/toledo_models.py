@@ -22,6 +22,7 @@ from msakit.papers.toledo_protocol import Protocol
 from msakit.training.batching import TensorBatches, TextBatches
 
 Rows = Int[np.ndarray, " rows"]
+Labels = Int[np.ndarray, " segments"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Learner:
 
 
 def build(
-    arm: Mapping[str, Any], inputs: Inputs, label: Rows, classes: int, protocol: Protocol, settings: Settings
+    arm: Mapping[str, Any], inputs: Inputs, label: Labels, classes: int, protocol: Protocol, settings: Settings
 ) -> Learner:
     """The learner of an arm of ``toledo2022.yaml``, which says its `family` and options.
 
@@ -113,11 +114,11 @@ def build(
     return Learner(model, lambda rows, **options: serve(label, rows, **options), rate, epochs, patience)
 
 
-def _texts(tokens: Any, dense: Mapping[str, np.ndarray], label: Rows, rows: Rows, **options: Any) -> TextBatches:
+def _texts(tokens: Any, dense: Mapping[str, np.ndarray], label: Labels, rows: Rows, **options: Any) -> TextBatches:
     return tokens.batches(rows, {name: values[rows] for name, values in dense.items()}, label=label[rows], **options)
 
 
-def _dense(arrays: Mapping[str, np.ndarray], label: Rows, rows: Rows, **options: Any) -> TensorBatches:
+def _dense(arrays: Mapping[str, np.ndarray], label: Labels, rows: Rows, **options: Any) -> TensorBatches:
     return TensorBatches({name: values[rows] for name, values in arrays.items()}, label[rows], **options)
 
 

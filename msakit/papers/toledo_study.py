@@ -54,7 +54,7 @@ class Study:
             watch = test if arm.protocol.stop == "test" else watch
             masks = {"train": ~test & ~watch, "valid": watch, "test": test}
         else:
-            masks = {split: (self.table["split"] == split).to_numpy() for split in SPLITS}
+            masks = {split: (self.table["split"] == split).to_numpy(copy=True) for split in SPLITS}
             if arm.protocol.stop == "test":
                 masks |= {"train": masks["train"] | masks["valid"], "valid": masks["test"]}
             if arm.percent is not None:
