@@ -21,6 +21,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 from msakit.encoders.base import (
     EncoderError,
     SegmentError,
+    best_batch,
     load_weights,
     opening,
     pick_device,
@@ -57,6 +58,7 @@ class AudioEncoder:
         self.name = name
         self.every = every
         self.device = device
+        self.batch_frames = best_batch(device)
         self.hop = math.prod(settings.conv_stride)  # samples a frame, 320 in every published checkpoint
         self.padded = getattr(settings, "feat_extract_norm", "group") == "layer"
         self.dim: int = settings.hidden_size

@@ -91,6 +91,11 @@ def pick_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def best_batch(device: str) -> int:
+    """Frames in a batch of sequences: a GPU wants many, a core's cache few (measured: 256 beat 4096 by a third)."""
+    return 256 if device == "cpu" else 4096
+
+
 @contextmanager
 def opening(path: str | Path) -> Iterator[None]:
     """Errors of `from_pretrained` as one line that names the checkpoint and the mend."""

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from msakit.encoders.base import (
     SegmentError,
+    best_batch,
     load_weights,
     opening,
     pick_device,
@@ -41,6 +42,7 @@ class TextEncoder:
         self.name = name
         self.max_length = max_length
         self.device = device
+        self.batch_frames = best_batch(device)
         self.dim: int = self.model.config.hidden_size
         self.n_layers: int = self.model.config.num_hidden_layers + 1
         self._weights = weights_digest(self.model)

@@ -57,7 +57,7 @@ class VisionEncoder:
         fps: float | int = 3.0,
         faces: bool = True,
         face_size: int = 256,
-        batch: int = 64,
+        batch: int | None = None,
         device: str = "cpu",
     ):
         device = pick_device(device)
@@ -69,7 +69,7 @@ class VisionEncoder:
         self.frame_rate: float | None = self.fps
         self.faces = faces
         self.face_size = face_size
-        self.batch = batch
+        self.batch = batch or (8 if device == "cpu" else 64)
         self.device = device
         self.class_token = any(CLASS_TOKEN.search(key) for key, _ in tower.named_parameters())
         self._weights = weights_digest(tower)
@@ -89,11 +89,11 @@ class VisionEncoder:
         fps: float | int = 3.0,
         faces: bool = True,
         face_size: int = 256,
-        batch: int = 64,
+        batch: int | None = None,
         device: str = "auto",
         dtype: str = "float32",
     ) -> "VisionEncoder":
-        """From a folder or hub id. `batch`: pictures a forward pass."""
+        """From a folder or hub id. `batch`: pictures a forward pass, by default 64 on a GPU and 8 on a CPU."""
         model = load_weights(AutoModel, path, dtype)
         with opening(path):  # the PIL backend: the default one needs torchvision
             processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
