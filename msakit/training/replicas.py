@@ -1,0 +1,257 @@
+"""A layer sweep as one training: the same model on every hidden layer, with every seed, as stacked parameters.
+
+The layers of one seed see the same segments in the same order, with the same masks and the same units dropped: all
+that differs is the features.  So a batch is read once for all layers ("layer frames dim"), torch.func maps the model
+of :mod:`msakit.fusion.gated`, unchanged, over layers and seeds, and one Adam step moves all parameters at once.  Each
+replica ends with the weights that a run of its own would have given (up to rounding); a test holds it to that.
+Between seeds batches differ in length: shorter ones are filled with frames that belong to no segment.
+
+It pays off on a GPU, where one small model leaves the device idle and its time is that of launching kernels: 24 layers
+x 5 seeds then take the launches of one run.  On a CPU, which a single run keeps busy, it saves nothing.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.optim import Optimizer
+
+from msakit.fusion.dropout import Dropout, dropout_mask
+from msakit.fusion.gated import GatedFusion
+from msakit.fusion.packed import Layout, Packed
+from msakit.training.batching import FeatureBatches
+from msakit.training.loop import Fit, set_seed
+from msakit.training.losses import Loss
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The replicas of one seed: a model for each layer, and what the seed decides for all of them."""
+
+    models: list[GatedFusion]  # one a layer, equal to begin with
+    order: torch.Generator  # for the batches: their order and SpecAugment(layers_apart=False)
+    dropout: torch.Generator  # in the state in which a run of its own begins to draw
+
+
+def start_seed(seed: int, layers: int, build: Callable[[], GatedFusion], device: torch.device | str = "cpu") -> Seed:
+    """What `set_seed(seed)`, then `build()`, gives a run of its own, for each of the layers."""
+    order = set_seed(seed)
+    model = build()
+    dropout = torch.Generator(device).manual_seed(seed)
+    if dropout.device.type == "cpu":
+        # Here initial weights and dropout come from one generator, there each device has its own.
+        dropout.set_state(torch.get_rng_state())
+    return Seed([copy.deepcopy(model) for _ in range(layers)], order, dropout)
+
+
+def fit_replicas(
+    seeds: Sequence[Seed],
+    train: Sequence[FeatureBatches],
+    valid: FeatureBatches,
+    *,
+    loss: Loss,
+    optimizer: Callable[[Iterable[Tensor]], Optimizer],
+    epochs: int,
+    scheduler: Callable[[Optimizer], Any] | None = None,
+    ties: str = "first",
+    device: torch.device | str = "cpu",
+) -> list[list[Fit]]:
+    """Train all replicas; each model is left with the weights of its own best epoch by validation loss, in eval mode.
+
+    Args:
+        train: one a seed, of the same rows, with its `order` as generator and frames "layer frames dim" of one
+            modality; drop the last batch, so that all have the same rows a batch. valid: for all seeds.
+        optimizer: makes it from parameters; it must treat each element on its own, as Adam does.
+        scheduler: makes it from the optimizer; stepped once an epoch.
+        ties: whether the "first" or the "last" of equally good epochs is kept.
+
+    Returns:
+        By seed and layer. Seconds are of all replicas together.
+
+    Raises:
+        ValueError: models that differ in shape or mix layers, or batches that do not fit them.
+        FloatingPointError: a replica's loss is not finite.
+    """
+    if ties not in ("first", "last"):
+        raise ValueError(f"ties is {ties!r}; choose from ('first', 'last')")
+    modality = _checked(seeds, train, valid)
+    stacked = _Stacked(seeds, modality, loss, torch.device(device))
+    adam = optimizer(stacked.parameters.values())
+    schedule = scheduler(adam) if scheduler is not None else None
+    best = {name: value.detach().clone() for name, value in stacked.parameters.items()}
+    lowest = torch.full((len(seeds), len(seeds[0].models)), math.inf)
+    histories: list[list[list[dict[str, float]]]] = [[[] for _ in each.models] for each in seeds]
+    chosen = torch.zeros(lowest.shape, dtype=torch.long)
+    for epoch in range(1, epochs + 1):
+        began, rate = time.perf_counter(), adam.param_groups[0]["lr"]
+        trained = stacked.train_epoch(train, adam)
+        if schedule is not None:
+            schedule.step()
+        validated = stacked.validate(valid)
+        if not (trained.isfinite().all() and validated.isfinite().all()):
+            raise FloatingPointError(f"epoch {epoch}: the loss of a replica is not finite; lower the learning rate")
+        better = validated <= lowest if ties == "last" else validated < lowest
+        lowest, chosen = torch.where(better, validated, lowest), torch.where(better, epoch, chosen)
+        for name, value in stacked.parameters.items():
+            mask = better.to(value.device).view(*better.shape, *[1] * (value.dim() - 2))
+            best[name] = torch.where(mask, value.detach(), best[name])
+        seconds = time.perf_counter() - began
+        for s, rows in enumerate(histories):
+            for k, row in enumerate(rows):
+                losses = {"train_loss": float(trained[s, k]), "valid_loss": float(validated[s, k])}
+                row.append({"epoch": float(epoch), **losses, "lr": rate, "seconds": seconds})
+    return [
+        [
+            _finish(model, {name: value[s, k] for name, value in best.items()}, int(chosen[s, k]), histories[s][k])
+            for k, model in enumerate(each.models)
+        ]
+        for s, each in enumerate(seeds)
+    ]
+
+
+class _Stacked:
+    """The parameters of all replicas, "seed layer ...", and the model mapped over them."""
+
+    def __init__(self, seeds: Sequence[Seed], modality: str, loss: Loss, device: torch.device) -> None:
+        self.seeds, self.modality, self.loss, self.device = seeds, modality, loss, device
+        self.model = copy.deepcopy(seeds[0].models[0]).to(device)
+        self.parameters = {
+            name: torch.stack([torch.stack([model.get_parameter(name).detach() for model in s.models]) for s in seeds])
+            .to(device)
+            .requires_grad_()
+            for name, _ in self.model.named_parameters()
+        }
+        # In the order in which the model draws: where a dropout sits, and the number of units of a row it sees.
+        self.dropouts = {
+            f"{place}.3": cast(nn.Linear, self.model.get_submodule(f"{place}.0")).out_features
+            for place in (f"encoders.{modality}.project", "decoder.output")
+        }
+        self.probability = cast(Dropout, self.model.get_submodule("decoder.output.3")).p
+        for name in self.dropouts:
+            self.model.set_submodule(name, _GivenDropout())
+
+    def train_epoch(self, train: Sequence[FeatureBatches], optimizer: Optimizer) -> Float[Tensor, "seed layer"]:
+        """Mean loss of each replica over the epoch's samples."""
+        self.model.train()
+        total, count = torch.zeros((), device=self.device), 0
+        for batches in zip(*train, strict=True):
+            optimizer.zero_grad()
+            losses = self._losses(*self._together(batches), over_seeds=0)
+            losses.sum().backward()  # replicas share nothing: each gets the gradient of its own loss
+            optimizer.step()
+            rows = len(batches[0]["label"])
+            total, count = total + losses.detach() * rows, count + rows
+        if not count:
+            raise ValueError("no training batch: is the batch larger than the training split, with drop_last?")
+        return (total / count).cpu()
+
+    @torch.no_grad()
+    def validate(self, valid: FeatureBatches) -> Float[Tensor, "seed layer"]:
+        """Mean loss of each replica over all samples."""
+        self.model.eval()
+        total, count = torch.zeros((), device=self.device), 0
+        for batch in valid:
+            rows, packed = len(batch["label"]), batch[self.modality]
+            given = {"frames": packed.frames, "lengths": packed.lengths, "label": batch["label"]}
+            given |= {"owner": packed.layout.owner, "position": packed.layout.position}
+            given = {name: value.to(self.device) for name, value in given.items()}
+            total = total + self._losses(given, {}, packed.layout.longest, over_seeds=None) * rows
+            count += rows
+        if not count:
+            raise ValueError("no validation batch: an epoch can only be chosen on a validation split that is not empty")
+        return (total / count).cpu()
+
+    def _losses(
+        self, batch: dict[str, Tensor], masks: dict[str, Tensor], longest: int, over_seeds: int | None
+    ) -> Float[Tensor, "seed layer"]:
+        """over_seeds: the axis of the seeds in what is given, None where all see the same."""
+
+        def one(
+            parameters: dict[str, Tensor], frames: Tensor, batch: dict[str, Tensor], masks: dict[str, Tensor]
+        ) -> Tensor:
+            layout = Layout(batch["owner"], batch["position"], longest)
+            given = {self.modality: Packed(frames, batch["lengths"], layout), "label": batch["label"]}
+            return self.loss(functional_call(self.model, parameters | masks, (given,)), given)
+
+        frames = batch.pop("frames")
+        over_layers = vmap(one, in_dims=(0, 0, None, None))
+        together = vmap(over_layers, in_dims=(0, over_seeds, over_seeds, over_seeds))
+        return together(self.parameters, frames, batch, masks)
+
+    def _together(self, batches: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+        """The seeds' batches stacked, their dropout masks by the model's names, and the slots of a segment."""
+        packed: list[Packed] = [batch[self.modality] for batch in batches]
+        layouts = [each.layout for each in packed if each.layout is not None]
+        # One more slot than the longest segment has: there lie the frames that belong to no segment.
+        longest = max(layout.longest for layout in layouts) + 1
+        frames = max(each.frames.shape[-2] for each in packed)
+        stacked = {
+            "frames": torch.stack([_fill(each.frames, frames, -2) for each in packed]),
+            "lengths": torch.stack([each.lengths for each in packed]),
+            "owner": torch.stack([_fill(layout.owner, frames, -1) for layout in layouts]),
+            "position": torch.stack([_fill(layout.position, frames, -1, longest - 1) for layout in layouts]),
+            "label": torch.stack([batch["label"] for batch in batches]),
+        }
+        masks: dict[str, list[Tensor]] = {name: [] for name in self.dropouts}
+        for seed, each in zip(self.seeds, packed, strict=True):
+            for (name, units), rows in zip(
+                self.dropouts.items(), (each.frames.shape[-2], len(each.lengths)), strict=True
+            ):
+                shape = torch.Size((rows, units))
+                masks[name].append(dropout_mask(shape, self.probability, self.device, seed.dropout))
+        widest = {name: max(map(len, drawn)) for name, drawn in masks.items()}
+        given = {f"{name}.mask": torch.stack([_fill(m, widest[name], 0) for m in masks[name]]) for name in widest}
+        return {name: value.to(self.device) for name, value in stacked.items()}, given, longest
+
+
+class _GivenDropout(nn.Module):
+    """Dropout with a mask from outside, in the place of the buffer `mask`."""
+
+    mask: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.ones(()))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.mask if self.training else values
+
+
+def _fill(values: Tensor, size: int, axis: int, value: int = 0) -> Tensor:
+    """The values, continued along an axis to a size."""
+    shape = list(values.shape)
+    shape[axis] = size - shape[axis]
+    return torch.cat([values, values.new_full(shape, value)], axis)
+
+
+def _finish(model: GatedFusion, best: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> Fit:
+    model.load_state_dict(best, strict=False)
+    model.eval()
+    return Fit(epoch, history, sum(row["seconds"] for row in history), history[epoch - 1])
+
+
+def _checked(seeds: Sequence[Seed], train: Sequence[FeatureBatches], valid: FeatureBatches) -> str:
+    """The modality of all replicas; ValueError where they do not fit together."""
+    if len(seeds) != len(train) or not seeds:
+        raise ValueError(f"{len(train)} training batches for {len(seeds)} seeds; give one for each")
+    models = [model for seed in seeds for model in seed.models]
+    shapes = {tuple((name, value.shape) for name, value in model.named_parameters()) for model in models}
+    modality, *more = models[0].modalities
+    if len(shapes) > 1 or more or any(name.endswith("mix.scalars") for name, _ in models[0].named_parameters()):
+        raise ValueError("replicas are models of one modality and of equal sizes that do not mix layers")
+    for batches in (*train, valid):
+        frames = batches.features[modality].frames if modality in batches.features else None
+        if frames is None or frames.dim() != 3 or any(len(seed.models) != len(frames) for seed in seeds):
+            raise ValueError(f"replicas need frames of {modality} as [layer, frames, dim], with a model for each layer")
+        if batches.augment is not None and batches.augment.layers_apart:
+            raise ValueError("replicas draw masks as single layers do: pass SpecAugment(layers_apart=False)")
+    if len({len(batches) for batches in train}) > 1 or any(not batches.drop_last for batches in train):
+        raise ValueError("the seeds' training batches must be equally many and drop the last incomplete one")
+    return modality

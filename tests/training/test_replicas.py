@@ -1,0 +1,161 @@
+"""Stacked training of all layers and seeds against runs of their own, through the ordinary loop."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from msakit.fusion.gated import GatedFusion
+from msakit.training.batching import FeatureBatches
+from msakit.training.loop import fit, set_seed
+from msakit.training.losses import l1
+from msakit.training.replicas import Seed, fit_replicas, start_seed
+from msakit.training.schedules import warmup_cosine
+from msakit.training.spec_augment import SpecAugment
+
+LAYERS, DIM, SEEDS, EPOCHS = 3, 64, (0, 7), 6
+
+
+def features(rows, seed):
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, 9, rows)
+    return random.standard_normal((LAYERS, int(lengths.sum()), DIM)).astype(np.float16), lengths
+
+
+TRAIN, VALID = features(23, 1), features(10, 2)
+
+
+def labels(frames, lengths):
+    """To be found in the first layer alone."""
+    ends = lengths.cumsum()
+    return np.array([frames[0, end - n : end, :8].sum() / 4 for end, n in zip(ends, lengths, strict=True)])
+
+
+LABELS = {"train": labels(*TRAIN), "valid": labels(*VALID)}
+
+
+def build():
+    return GatedFusion({"audio": DIM}, width=8, embedding=6, heads=2)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=4e-3)
+
+
+def alone(layer, seed):
+    """A run of its own, as the recipe trains it."""
+    generator = set_seed(seed)
+    model = build()
+    train, valid = (({"audio": (frames[layer], lengths)}) for frames, lengths in (TRAIN, VALID))
+    batches = FeatureBatches(train, LABELS["train"], 4, generator=generator, drop_last=True, augment=SpecAugment())
+    optimizer = adam(model.parameters())
+    done = fit(
+        model,
+        batches,
+        FeatureBatches(valid, LABELS["valid"], 4),
+        loss=l1,
+        optimizer=optimizer,
+        scheduler=warmup_cosine(optimizer, 2, 4),
+        epochs=EPOCHS,
+        ties="last",
+        progress=False,
+    )
+    return model, done
+
+
+def together(which=SEEDS, **change):
+    started = [start_seed(seed, LAYERS, build) for seed in which]
+    augment = SpecAugment(layers_apart=False)
+    train = [
+        FeatureBatches({"audio": TRAIN}, LABELS["train"], 4, generator=s.order, drop_last=True, augment=augment)
+        for s in started
+    ]
+    given = {
+        "seeds": started,
+        "train": train,
+        "valid": FeatureBatches({"audio": VALID}, LABELS["valid"], 4),
+        "loss": l1,
+        "optimizer": adam,
+        "scheduler": partial(warmup_cosine, warmup=2, cosine=4),
+        "epochs": EPOCHS,
+        "ties": "last",
+    } | change
+    return given["seeds"], fit_replicas(**given)
+
+
+def test_each_replica_equals_its_own_run():
+    started, fits = together()
+    epochs = set()
+    for s, seed in enumerate(SEEDS):
+        for layer in range(LAYERS):
+            model, done = alone(layer, seed)
+            for name, value in model.state_dict().items():
+                torch.testing.assert_close(
+                    started[s].models[layer].state_dict()[name],
+                    value,
+                    rtol=1e-4,
+                    atol=1e-5,
+                    msg=f"{seed} {layer} {name}",
+                )
+            found = fits[s][layer]
+            assert found.best_epoch == done.best_epoch
+            epochs.add(done.best_epoch)
+            for key in ("epoch", "train_loss", "valid_loss", "lr"):
+                assert [row[key] for row in found.history] == pytest.approx(
+                    [row[key] for row in done.history], rel=1e-4
+                )
+            assert found.best == found.history[found.best_epoch - 1]
+            assert not started[s].models[layer].training
+    assert len(epochs) > 1  # not all end at the same epoch: each keeps its own
+
+
+def test_replicas_differ_by_layer_and_by_seed():
+    started, _ = together()
+    weights = [model.decoder.gates.weight for seed in started for model in seed.models]
+    for k, first in enumerate(weights):
+        assert not any(torch.allclose(first, other) for other in weights[k + 1 :])
+
+
+def test_one_seed_is_not_moved_by_the_company_of_another():
+    pair, single = together()[0][1], together(SEEDS[1:])[0][0]
+    for a, b in zip(pair.models, single.models, strict=True):
+        for name, value in a.state_dict().items():
+            torch.testing.assert_close(value, b.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_replicas_train_on_a_device():
+    started = [start_seed(seed, LAYERS, build, "cuda") for seed in SEEDS]
+    augment = partial(SpecAugment, layers_apart=False)
+    train = [
+        FeatureBatches(
+            {"audio": TRAIN}, LABELS["train"], 4, generator=s.order, drop_last=True, augment=augment(), device="cuda"
+        )
+        for s in started
+    ]
+    valid = FeatureBatches({"audio": VALID}, LABELS["valid"], 4, device="cuda")
+    _, fits = together(seeds=started, train=train, valid=valid, device="cuda")
+    assert all(np.isfinite(row["valid_loss"]) for seed in fits for done in seed for row in done.history)
+
+
+def test_what_does_not_fit_together_is_told():
+    order = torch.Generator()
+    apart = FeatureBatches({"audio": TRAIN}, LABELS["train"], 4, generator=order, drop_last=True, augment=SpecAugment())
+    with pytest.raises(ValueError, match=r"layers_apart=False"):
+        together((0,), train=[apart])
+    with pytest.raises(ValueError, match="a model for each layer"):
+        together((0,), seeds=[start_seed(0, LAYERS - 1, build)])
+    with pytest.raises(ValueError, match="drop the last"):
+        together((0,), train=[FeatureBatches({"audio": TRAIN}, LABELS["train"], 4)])
+    with pytest.raises(ValueError, match="1 training batches for 2 seeds"):
+        together(train=[FeatureBatches({"audio": TRAIN}, LABELS["train"], 4)])
+    mixed = GatedFusion({"audio": DIM}, n_layers={"audio": LAYERS})
+    with pytest.raises(ValueError, match="do not mix layers"):
+        together((0,), seeds=[Seed([mixed] * LAYERS, torch.Generator(), torch.Generator())])
+    broken = start_seed(0, LAYERS, build)
+    torch.nn.init.constant_(broken.models[1].decoder.gates.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        together((0,), seeds=[broken])
+    with pytest.raises(ValueError, match="ties"):
+        together(ties="middle")
