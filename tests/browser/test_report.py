@@ -165,6 +165,17 @@ def test_claims_come_first_and_show_by_verdict(page: Any):
     assert page.locator(".claim:visible").count() == 4
 
 
+def test_comparisons_open_at_once_and_for_print(page: Any):
+    assert page.locator(".evidence:visible").count() == 0
+    button = page.locator("#unfold")
+    for opened in (4, 0):
+        button.click()
+        assert page.locator(".evidence:visible").count() == opened
+        assert button.get_attribute("aria-expanded") == str(opened > 0).lower()
+    page.pdf()
+    assert page.locator(".evidence:visible").count() == 4
+
+
 def test_a_link_into_a_folded_notebook_opens_it(page: Any):
     notebook = page.locator("#notebook-kim2022")
     assert notebook.get_attribute("open") is None

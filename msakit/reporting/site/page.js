@@ -58,6 +58,19 @@ filters.forEach((button) => button.addEventListener("click", () => {
   told.textContent = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims are shown`;
 }));
 
+// --- every comparison at once, and on paper ------------------------------------------------------------------------
+const compared = [...document.querySelectorAll(".compare")], unfold = document.getElementById("unfold");
+const show = (on) => {
+  compared.forEach((part) => { part.open = on; });
+  unfold.setAttribute("aria-expanded", String(on));
+  unfold.textContent = on ? "Fold every comparison" : "Open every comparison";
+};
+if (unfold) {
+  unfold.hidden = false;
+  unfold.addEventListener("click", () => show(unfold.getAttribute("aria-expanded") !== "true"));
+  addEventListener("beforeprint", () => show(true));
+}
+
 // --- contents: folded on a narrow screen; the part that is read is marked ------------------------------------------
 const contents = document.querySelector(".contents");
 if (matchMedia("(max-width: 61.99rem)").matches) contents.open = false;
