@@ -77,7 +77,7 @@ def run(
     accelerator = Accelerator(mixed_precision=settings.precision)
     table = labelled(corpus)
     inputs = Inputs(table, encoders, settings.max_tokens, accelerator.device)
-    study = Study(corpus, table, inputs, settings, folds, tuple(seeds), Path(root))
+    study = Study(corpus, table, inputs, settings, folds, Path(root))
     costs = cache(partial(measure, study, sorted({arm.base for arm in wanted if arm.protocol == CORRECTED})))
     # What is derived from stored runs comes after them.
     wanted.sort(key=lambda arm: len(_sources(arm, known)))
@@ -118,7 +118,7 @@ def train(study: Study, arm: Arm, seed: int, costs: Costs) -> Outcome:
     settings = study.settings
     generator = set_seed(seed)
     learner = build(known[arm.base], study.inputs, study.label, len(study.corpus.task.classes), arm.protocol, settings)
-    first = arm.name == "joint" and seed == study.seeds[0]
+    first = arm.name == "joint" and seed == 0
     before = embeddings(study, learner, view, "before") if first else None
     steps = optimizer(learner, settings)
     training = learner.batches(
@@ -237,5 +237,5 @@ def _looks(
 def _measured(study: Study, arm: Arm, seed: int, view: View, costs: Costs) -> dict[str, Any]:
     """Sizes of the parts, and, once an arm, what it costs."""
     sizes = {"segments": {split: len(rows) for split, rows in view.rows.items()}}
-    once = arm.protocol == CORRECTED and arm.percent is None and seed == study.seeds[0]
+    once = arm.protocol == CORRECTED and arm.percent is None and seed == 0
     return {**sizes, **costs()[arm.base]} if once else sizes

@@ -53,9 +53,9 @@ def measure(study: Study, arms: Collection[str]) -> dict[str, dict[str, Any]]:
 
 def _measure(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     settings, label, classes = study.settings, study.label, len(study.corpus.task.classes)
-    rows = study.view(Arm("", ""), study.seeds[0]).rows["train"]
+    rows = study.view(Arm("", ""), 0).rows["train"]
     # The way from text and image to a prediction, whatever is trained.
-    generator = set_seed(study.seeds[0])
+    generator = set_seed(0)
     whole = build({**arm, "frozen": False}, study.inputs, label, classes, CORRECTED, settings)
     whole.model.to(study.inputs.device).requires_grad_(False)
     served = whole.batches(rows, batch_size=settings.batch_size, generator=generator)

@@ -37,6 +37,7 @@ class Encoders:
     image: str
     clip: str = ""
     visualbert: str = ""  # brings its own image encoder in a folder `resnet`, or looks through `image`
+    visualbert_tokenizer: str = ""  # where the checkpoint has none
 
     @property
     def eyes(self) -> str:
@@ -87,7 +88,7 @@ class Inputs:
 
     @cached_property
     def visualbert_tokens(self) -> Tokens:
-        return self._tokenize(self.encoders.visualbert)
+        return self._tokenize(self.encoders.visualbert, self.encoders.visualbert_tokenizer)
 
     @cached_property
     def cells(self) -> Float16[np.ndarray, "segments cells dim"]:
@@ -131,8 +132,8 @@ class Inputs:
             image, text = (torch.from_numpy(found[f"{name}_features"]) for name in ("image", "text"))
             return zero_shot(image, text, embedded, temperature).numpy()
 
-    def _tokenize(self, path: str) -> Tokens:
-        tokenizer = _tokenizer(path)
+    def _tokenize(self, path: str, tokenizer_path: str = "") -> Tokens:
+        tokenizer = _tokenizer(tokenizer_path or path)
         limit = min(self.max_tokens, tokenizer.model_max_length, _positions(path))
         ids = tokenizer(list(self.table["text"]), truncation=True, max_length=limit)["input_ids"]
         return Tokens(ids, tokenizer.pad_token_id or 0)

@@ -37,7 +37,6 @@ class Study:
     inputs: Inputs
     settings: Settings
     folds: int  # 0: the corpus's own split
-    seeds: tuple[int, ...]
     root: Path
 
     @cached_property

@@ -60,7 +60,7 @@ def study(corpus, folders, root, settings=TOLEDO, folds=0):
     encoders = Encoders(folders["distilbert"], folders["resnet"])
     table = labelled(corpus)
     inputs = Inputs(table, encoders, settings.max_tokens, torch.device("cpu"))
-    return Study(corpus, table, inputs, settings, folds, SEEDS, root)
+    return Study(corpus, table, inputs, settings, folds, root)
 
 
 def no_costs():

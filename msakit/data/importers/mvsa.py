@@ -7,11 +7,15 @@ seldom said; so the rule is an option without a default:
 - neutral-yields (Single): equal, or one of them neutral and then the other; positive against negative is left out.
 - majority-then-neutral-yields (Multiple): first the majority of three for text and for image, three different ones
   leave the post out; then as above.
-- text-majority-balanced (Toledo & Marcacini, as far as their README says): the majority label of the text, then
-  `per_class` posts a class drawn with seed 42, fewer if the smallest class has fewer.
+- …-balanced (Toledo & Marcacini, as far as their README says: the most common label among the annotators, then 1,211
+  posts a class, drawn with seed 42; fewer if the smallest class has fewer). It does not say what is counted, so each
+  reading has a name: `votes-majority-balanced` counts all labels of text and image together, ties left out;
+  `text-majority-balanced` those of the text; `majority-then-neutral-yields-balanced` (Multiple) balances the one above.
 
-agree-only on Multiple compares the two majorities. Corrupt images and empty texts are left out, each with its reason;
-posts with the same image, byte for byte, are reported and never stand in two splits: the first's id is their video_id.
+agree-only on Multiple compares the two majorities. The majority labels of text and of image are kept as text_label and
+image_label ("" where there is none). Corrupt images and empty texts are left out, each with its reason; posts with the
+same image, byte for byte, are reported and never stand in two splits: the first's id is their video_id. The splits that
+are drawn are the column split of segments.csv; given as `splits`, that file serves another import.
 """
 
 import hashlib
@@ -31,10 +35,18 @@ from msakit.data.importers.tables import Splits, find_one, inside, random_splits
 
 CLASSES = ("negative", "neutral", "positive")
 RULES = {
-    1: ("agree-only", "neutral-yields", "text-majority-balanced"),
-    3: ("agree-only", "majority-then-neutral-yields", "text-majority-balanced"),
+    1: ("agree-only", "neutral-yields", "text-majority-balanced", "votes-majority-balanced"),
+    3: (
+        "agree-only",
+        "majority-then-neutral-yields",
+        "text-majority-balanced",
+        "votes-majority-balanced",
+        "majority-then-neutral-yields-balanced",
+    ),
 }
+BALANCED = "-balanced"
 BALANCE_SEED = 42
+SAID = ("text_label", "image_label")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
 
 
@@ -52,8 +64,9 @@ def read_single(
 
     Args:
         rule: see the module's text.
-        splits: published ids a split; else drawn in the shares `fractions` with `seed`.
-        per_class: posts a class, for text-majority-balanced.
+        splits: ids a split, or a file of them, such as an earlier import's segments.csv; else drawn in the shares
+            `fractions` with `seed`.
+        per_class: posts a class, for the rules that balance.
         duplicates: "drop" leaves out all but the first post with an image.
     """
     return _read(source, 1, "mvsa-single", rule, splits, fractions, seed, per_class, duplicates)
@@ -78,6 +91,10 @@ def combined(pairs: Sequence[tuple[str, str]], rule: str) -> tuple[str, str]:
     text = _majority([pair[0] for pair in pairs])
     if rule == "text-majority-balanced":
         return (text, "") if text else ("", "the annotators disagree on the text")
+    if rule == "votes-majority-balanced":
+        votes = Counter(label for pair in pairs for label in pair).most_common()
+        tie = len(votes) > 1 and votes[0][1] == votes[1][1]
+        return ("", "no label is the most common one") if tie else (votes[0][0], "")
     image = _majority([pair[1] for pair in pairs])
     if not text or not image:
         return "", f"the annotators disagree on the {'image' if text else 'text'}"
@@ -117,7 +134,7 @@ def _read(
         raise ImporterError(f"no folder {data} beside {path.name}: unpack the images and texts there")
     table = _labels(path, annotators, rule, manifest)
     table = _usable(table, data, manifest, duplicates)
-    if rule == "text-majority-balanced" and len(table):
+    if rule.endswith(BALANCED) and len(table):
         table = _balanced(table, per_class, manifest)
     if splits is not None:
         homes = read_splits(splits)
@@ -149,9 +166,10 @@ def _labels(path: Path, annotators: int, rule: str, manifest: Manifest) -> pd.Da
         if reason:
             manifest.drop(cells[0], "", reason)
         else:
-            rows.append({"segment_id": cells[0], "label": label})
+            text, image = (_majority([pair[side] for pair in pairs]) for side in (0, 1))
+            rows.append({"segment_id": cells[0], "label": label, "text_label": text, "image_label": image})
         manifest.found += 1
-    return pd.DataFrame(rows, columns=["segment_id", "label"])
+    return pd.DataFrame(rows, columns=["segment_id", "label", *SAID])
 
 
 def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str) -> pd.DataFrame:
@@ -159,7 +177,7 @@ def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str
     rows: list[dict[str, str]] = []
     first: dict[str, str] = {}
     groups: dict[str, list[str]] = {}
-    for segment, label in tqdm(list(table.itertuples(index=False)), desc="reading posts", unit="post"):
+    for segment, label, *said in tqdm(list(table.itertuples(index=False)), desc="reading posts", unit="post"):
         image = next((p for suffix in SUFFIXES if (p := inside(data, f"{segment}{suffix}")).is_file()), None)
         text_file = inside(data, f"{segment}.txt")
         text = tidy(read_text(text_file, manifest)) if text_file.is_file() else ""
@@ -176,12 +194,12 @@ def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str
                 manifest.drop(segment, "", f"the same image as {same}")
                 continue
         rows.append({"segment_id": segment, "video_id": same, "clip_id": segment, "label": label, "text": text,
-                     "image": str(image)})  # fmt: skip
+                     "image": str(image), **dict(zip(SAID, said, strict=True))})  # fmt: skip
     manifest.counts["posts_with_the_same_image"] = list(groups.values())
     if groups:
         more = sum(len(group) - 1 for group in groups.values())
         manifest.warn(f"{more} posts repeat the image of another, byte for byte (duplicates={duplicates!r})")
-    columns = ["segment_id", "video_id", "clip_id", "label", "text", "image"]
+    columns = ["segment_id", "video_id", "clip_id", "label", "text", "image", *SAID]
     return pd.DataFrame(rows, columns=columns)
 
 

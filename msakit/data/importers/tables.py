@@ -1,6 +1,7 @@
 """Small files of the formats: texts in whatever encoding, csv tables as text, label lists, splits."""
 
 import ast
+import codecs
 import json
 import os
 import re
@@ -20,7 +21,9 @@ Splits = str | Path | Mapping[str, Sequence[str]]
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """(text, encoding): UTF-8 if it is, else Windows-1252, else Latin-1, which reads anything."""
+    """(text, encoding): as a byte order mark says, UTF-8 if it is, else Windows-1252, else Latin-1, which reads all."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace"), "utf-16"
     for encoding in ("utf-8-sig", "cp1252"):
         try:
             return data.decode(encoding), encoding.removesuffix("-sig")

@@ -17,7 +17,7 @@ import soundfile
 from msakit.data.corpus import Corpus, load_corpus
 from msakit.data.importers import IMPORTERS, import_corpus
 from msakit.data.importers.manifest import KNOWN, ImporterError
-from msakit.data.importers.mvsa import combined
+from msakit.data.importers.mvsa import RULES, combined
 
 POSTS = {
     "1": "positive,positive", "2": "neutral,negative", "3": "positive,negative", "4": "positive,neutral",
@@ -468,6 +468,144 @@ def test_mvsa_multiple_balanced(tmp_path: Path):
     first = set(corpus.table()["segment_id"])
     import_corpus("mvsa-multiple", source, tmp_path / "b", rule="text-majority-balanced", per_class=10)
     assert set(load_corpus(tmp_path / "b").table()["segment_id"]) == first
+
+
+VOTES = [("positive", "neutral"), ("positive", "negative"), ("neutral", "negative")]
+LABELS_OF_VOTES = {
+    "agree-only": "", "majority-then-neutral-yields": "", "text-majority-balanced": "positive",
+    "votes-majority-balanced": "", "majority-then-neutral-yields-balanced": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES[3])
+def test_every_rule_of_mvsa_multiple_reads_votes_its_own_way(rule: str):
+    # The text is positive, the image negative, and no label is the most common of all six.
+    assert combined(VOTES, rule)[0] == LABELS_OF_VOTES[rule]
+    # Text positive, image neutral; all six: positive 3, neutral 2, negative 1.
+    polar = [("positive", "neutral"), ("positive", "neutral"), ("negative", "positive")]
+    expected = "" if rule == "agree-only" else "positive"
+    assert combined(polar, rule)[0] == expected
+    unanimous = [("negative", "negative")] * 3
+    assert combined(unanimous, rule) == ("negative", "")
+
+
+def test_the_rules_of_single_and_multiple_are_named():
+    assert set(RULES[1]) == {"agree-only", "neutral-yields", "text-majority-balanced", "votes-majority-balanced"}
+    assert set(RULES[3]) == set(LABELS_OF_VOTES)
+
+
+@pytest.fixture(scope="module")
+def large_mvsa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More posts than are kept; the images are no pictures, since to draw 3,736 of them would take long."""
+    folder = tmp_path_factory.mktemp("large") / "MVSA"
+    sizes = {"positive": 1300, "neutral": 1225, "negative": 1211}
+    posts = {f"{name[:3]}{k}": f"\t{name},{name}" * 3 for name, size in sizes.items() for k in range(size)}
+    lines = ["ID\ttext,image", *(f"{post}{cells}" for post, cells in posts.items())]
+    write.blob(folder / "labelResultAll.txt", "\n".join(lines).encode())
+    for post in posts:
+        write.blob(folder / "data" / f"{post}.jpg", post.encode())
+        write.blob(folder / "data" / f"{post}.txt", b"words")
+    return folder
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES[3] if rule.endswith("-balanced")])
+def test_balancing_keeps_1211_a_class(rule: str, large_mvsa: Path, monkeypatch: pytest.MonkeyPatch):
+    from msakit.data.importers import mvsa
+
+    monkeypatch.setattr(mvsa, "_corrupt", lambda path: None)
+    draft = mvsa.read_multiple(large_mvsa, rule=rule)
+    assert dict(draft.rows["label"].value_counts()) == {"positive": 1211, "neutral": 1211, "negative": 1211}
+    assert draft.name == f"mvsa-multiple-{rule}"
+
+
+def test_mvsa_keeps_what_each_modality_says_and_reads_any_encoding(tmp_path: Path):
+    source = write.mvsa(tmp_path / "MVSA_Single", {str(k): "positive,neutral" for k in range(1, 7)})
+    texts = {"1": "naïve ☕".encode(), "2": "na\xefve \x93so\x94".encode("latin-1"), "3": "naïve".encode("utf-16"),
+             "4": b"\xef\xbb\xbfna\xc3\xafve", "5": b"na\xefve \x81"}  # fmt: skip
+    for post, text in texts.items():
+        write.blob(source / "data" / f"{post}.txt", text)
+    corpus, manifest = bring("mvsa-single", source, tmp_path, rule="neutral-yields", splits={"train": list("123456")})
+    table = corpus.table().set_index("segment_id")
+    assert list(table["text"])[:5] == ["naïve ☕", "naïve “so”", "naïve", "naïve", "naïve \x81"]
+    assert manifest["counts"]["files_not_utf8"] == {"cp1252": 1, "utf-16": 1, "latin-1": 1}
+    assert set(table["text_label"]) == {"positive"}
+    assert set(table["image_label"]) == {"neutral"}
+
+
+@pytest.mark.parametrize("name", ["mvsa-single", "hateful-memes"])
+def test_drawn_splits_are_saved_and_serve_another_import(name: str, tmp_path: Path):
+    if name == "mvsa-single":
+        posts = {str(k): ["positive,positive", "neutral,neutral"][k % 2] for k in range(40)}
+        source, options = write.mvsa(tmp_path / "source", posts), {"rule": "agree-only"}
+    else:
+        source, options = write.memes(tmp_path / "source"), {"merged": True}
+    first, _ = bring(name, source, tmp_path, seed=0, **options)
+    homes = first.table().set_index("segment_id")["split"]
+    other = import_corpus(name, source, tmp_path / "other", seed=1, **options)
+    assert other["kept"]["total"] == len(homes)
+    assert dict(load_corpus(tmp_path / "other").table().set_index("segment_id")["split"]) != dict(homes)
+    import_corpus(name, source, tmp_path / "same", seed=1, splits=first.folder / "segments.csv", **options)
+    assert dict(load_corpus(tmp_path / "same").table().set_index("segment_id")["split"]) == dict(homes)
+
+
+def as_on_the_hub(source: Path, folder: Path, inline: bool) -> Path:
+    """The published memes as parquet files that `datasets` loads."""
+    from datasets import Dataset, Image
+
+    for published, part in (("train", "train"), ("dev_seen", "validation"), ("test_seen", "test")):
+        lines = [json.loads(line) for line in (source / f"{published}.jsonl").read_text().splitlines()]
+        rows = {key: [line.get(key, -1) for line in lines] for key in ("id", "text", "label")}
+        if inline:
+            data = Dataset.from_dict(rows | {"image": [str(source / line["img"]) for line in lines]})
+            data = data.cast_column("image", Image())
+        else:
+            data = Dataset.from_dict(rows | {"img": [line["img"] for line in lines]})
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        data.to_parquet(folder / "data" / f"{part}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_hateful_memes_through_datasets(inline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    published = write.memes(tmp_path / "published")
+    hub = as_on_the_hub(published, tmp_path / "hub", inline)
+    source = tmp_path / "source"
+    source.mkdir()
+    if not inline:
+        shutil.copytree(published / "img", source / "img")
+        write.image(source / "img/00001.png", 9)
+    files = {"train": "train", "valid": "dev_seen"}
+    corpus, manifest = bring("hateful-memes", source, tmp_path, hub=str(hub), files=files)
+    assert {s: len(rows) for s, rows in corpus.splits.items()} == {"train": 20, "valid": 6}
+    import_corpus("hateful-memes", published, tmp_path / "plain", files=files)
+    plain = load_corpus(tmp_path / "plain").table()
+    pd.testing.assert_frame_equal(corpus.table().drop(columns="image"), plain.drop(columns="image"))
+    if inline:
+        assert all(
+            Path(a).read_bytes() == Path(b).read_bytes()
+            for a, b in zip(corpus.table()["image"], plain["image"], strict=True)
+        )
+    assert any("fetched from" in note for note in manifest["notes"])
+    assert all("label" not in json.loads(line) for line in (source / "test_seen.jsonl").read_text().splitlines())
+    again = import_corpus("hateful-memes", source, tmp_path / "again", hub=str(hub), files=files)
+    assert sum("was there already" in note for note in again["notes"]) == 3
+
+
+def test_a_dataset_of_another_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "source").mkdir()
+    datasets.Dataset.from_dict({"id": [1], "caption": ["x"]}).to_parquet(tmp_path / "hub/train.parquet")
+    with pytest.raises(ImporterError, match="has the columns id, caption: id, text and image are needed"):
+        import_corpus("hateful-memes", tmp_path / "source", tmp_path / "out", hub=str(tmp_path / "hub"))
+    with pytest.raises(ImporterError, match="no-such-folder cannot be loaded"):
+        import_corpus("hateful-memes", tmp_path / "source", tmp_path / "out", hub=str(tmp_path / "no-such-folder"))
+    with pytest.raises(ImporterError, match="splits goes with merged"):
+        import_corpus("hateful-memes", tmp_path / "source", tmp_path / "out", splits={"train": ["1"]})
 
 
 def test_hateful_memes(tmp_path: Path):
