@@ -75,9 +75,6 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
             if config is None:
                 raise ValueError(f"modalities={modalities!r} needs {name}_config")
             self.encoders[name] = encoder_from_config(config)
-            if name == "image":
-                # Colours last in memory: the same numbers, and convolutions on the CPU need no reordering.
-                nn.utils.convert_conv2d_weight_memory_format(self.encoders[name], torch.channels_last)
             if name == "text" and hasattr(self.encoders[name], "pooler"):
                 # The first token is taken as it is: a pooler would be weights without use or gradient.
                 self.encoders[name].register_module("pooler", None)
