@@ -1,7 +1,8 @@
 """A real Chromium, headless, and report pages for it to open.
 
-The browser is $CHROMIUM, or the first of chromium, google-chrome, chromium-browser on the PATH; without one these tests
-are skipped, and say so. With $CI_BROWSER set, its absence is a failure: a machine that is to test the page must.
+The browser is $CHROMIUM, or the first of chromium, google-chrome, chromium-browser on the PATH, or the one that
+`playwright install chromium` fetched; without any of them these tests are skipped, and say so. With $CI_BROWSER set,
+its absence is a failure: a machine that is to test the page must.
 """
 
 import os
@@ -23,14 +24,15 @@ def find_chromium() -> str | None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The running browser."""
-    path = find_chromium()
-    if path is None:
-        why = f"no Chromium: none of {', '.join(NAMES)} is on the PATH, and $CHROMIUM names none"
-        (pytest.fail if os.environ.get("CI_BROWSER") else pytest.skip)(why)
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
         # Root in a container has no sandbox; the page is our own, and opened offline.
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        try:
+            browser = driver.chromium.launch(executable_path=find_chromium(), args=options)
+        except playwright.Error as error:
+            why = f"no Chromium: {', '.join(NAMES)} are not on the PATH, $CHROMIUM names none ({str(error)[:80]!r})"
+            (pytest.fail if os.environ.get("CI_BROWSER") else pytest.skip)(why)
         yield browser
         browser.close()
 

@@ -109,7 +109,7 @@ def test_tables_keep_what_was_published(made):
     assert [cell["scope"] for cell in table.tbody.find_all("th")] == ["row"] * 3
     assert table.find("caption").get_text() == "Kim & Kim 2022 (reconstructed) on mini-mosi"
     columns = {cell.get_text(): cell.get("class") for cell in table.thead.find_all("th")}
-    assert (columns["MAE ↓"], columns["Arm"], columns["from"]) == (["number"], None, None)
+    assert (columns["MAE ↓"], columns["Arm"], columns["from"]) == (["number"], ["short"], ["short"])
     notes = [note.get_text() for note in table.find_next("ul", class_="notes").find_all("li")]
     assert "Not run in this profile: CMS." in notes
 

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 FOREIGN = ("script", "style", "link", "iframe", "object", "embed", "form", "base", "meta")
 LEVELS = 6
 WIDE = 9  # columns; more do not fit on a printed page without breaking their cells
+SHORT = 26  # letters; longer text breaks over lines
 NUMBER = re.compile(r"[+−-]?\d")
 
 
@@ -123,16 +124,16 @@ def table(soup: BeautifulSoup, label: str, first: str = "Arm") -> Tag:
 
 
 def _align(table: Tag) -> None:
-    """Columns of numbers to the right, text to the left, whatever the Markdown said."""
+    """Columns of numbers to the right, text to the left, whatever the Markdown said; short text stays on one line."""
     rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
     for column, head in enumerate(rows[0]):
         cells = [row[column] for row in rows[1:] if column < len(row)]
         filled = [text for cell in cells if (text := cell.get_text(strip=True)) not in ("", "–")]
         numeric = bool(filled) and all(NUMBER.match(text) for text in filled)
+        short = max(map(len, filled), default=0) <= SHORT
         for cell in (head, *cells):
             cell.attrs.pop("style", None)
-            if numeric:
-                cell["class"] = "number"
+            cell["class"] = "number" if numeric else "short" if short else "long"
 
 
 def html(tag: Tag | str) -> Markup:
