@@ -55,6 +55,18 @@ def layout_of(lengths: Int[Tensor, " batch"]) -> Layout:
     return Layout(owner, position, int(lengths.max()) if len(lengths) else 0)
 
 
+def split_packed(packed: Packed, sizes: list[int]) -> list[Packed]:
+    """The batch cut into smaller ones of so many segments; the frames are not copied."""
+    owner, position, _ = packed.layout or layout_of(packed.lengths)
+    parts, segment, frame = [], 0, 0
+    for size, lengths in zip(sizes, packed.lengths.split(sizes), strict=True):
+        until = frame + int(lengths.sum())
+        layout = Layout(owner[frame:until] - segment, position[frame:until], int(lengths.max()) if size else 0)
+        parts.append(Packed(packed.frames[..., frame:until, :], lengths, layout))
+        segment, frame = segment + size, until
+    return parts
+
+
 def segment_of_frame(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
     """Row number of the segment that each frame belongs to."""
     return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)

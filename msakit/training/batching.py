@@ -8,6 +8,7 @@ it is all that a checkpoint has to keep of them (`state_dict`, `load_state_dict`
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from accelerate.utils import send_to_device
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from msakit.fusion.packed import Packed, layout_of
+from msakit.fusion.packed import Packed, layout_of, split_packed
 from msakit.training.frame_source import FrameSource
 from msakit.training.spec_augment import SpecAugment
 
@@ -24,6 +25,8 @@ Labels = np.ndarray | Sequence[float] | Sequence[int]
 
 # Bucketing sorts by length within pools of so many batches, which keeps most of the randomness of the order.
 POOL_OF_BATCHES = 50
+# So many batches of frames of one layer are gathered at once; with more layers fewer, for the sake of memory.
+AHEAD = 4
 
 
 def batch_order(
@@ -138,22 +141,36 @@ class FeatureBatches(_Batches):
                 None if scale is None else (_tensor(scale[0]).to(device), _tensor(scale[1]).to(device)),
             )
 
-    def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
-        inputs: dict[str, Any] = {}
-        for name, (frames, starts, sizes, scale) in self.features.items():
-            lengths = sizes[rows]
-            layout = layout_of(lengths)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        order = batch_order(len(self.label), self.batch_size, self.generator, self.drop_last)
+        layers = max([frames.shape[:-2].numel() for frames, *_ in self.features.values()], default=1)
+        ahead = max(AHEAD // layers, 1)
+        for start in range(0, len(order), ahead):
+            yield from self._gather(order[start : start + ahead])
+
+    def _gather(self, order: list[Tensor]) -> Iterator[dict[str, Any]]:
+        """A few batches at once: gathering and masking are many small operations, which cost less in common."""
+        rows, sizes = torch.cat(order), [len(batch) for batch in order]
+        drawn: dict[str, list[Tensor]] = {name: [] for name in self.features}
+        # Batch by batch, so that the masks do not depend on how many are gathered at once.
+        for size, (name, (frames, *_)) in product(sizes, self.features.items()):
+            if self.augment is not None and self.generator is not None:
+                drawn[name].append(self.augment.draw(size, frames.shape[:-2].numel(), self.generator))
+        parts: dict[str, list[Packed]] = {}
+        for name, (frames, starts, lengths, scale) in self.features.items():
+            layout = layout_of(lengths[rows])
             wanted = starts[rows][layout.owner] + layout.position
             values = _float32(frames.index_select(-2, wanted.to(frames.device)))
             if scale is not None:
                 values = (values - scale[0]) / scale[1]
-            packed = Packed(values, lengths, layout)
+            packed = Packed(values, lengths[rows], layout)
             if frames.device.type != "cpu":
                 packed = send_to_device(packed, frames.device)
-            if self.augment is not None and self.generator is not None:
-                packed = self.augment(packed, self.generator)
-            inputs[name] = packed
-        return inputs
+            if self.augment is not None:
+                packed = self.augment.mask(packed, torch.cat(drawn[name], 2))
+            parts[name] = split_packed(packed, sizes)
+        for place, batch in enumerate(order):
+            yield {"index": batch, "label": self.label[batch]} | {name: part[place] for name, part in parts.items()}
 
 
 class _Frames(NamedTuple):

@@ -32,6 +32,15 @@ class SpecAugment:
 
     def __call__(self, packed: Packed, generator: torch.Generator) -> Packed:
         """The same frames with masks; frames without any mask are unchanged.  The generator lives on the CPU."""
+        return self.mask(packed, self.draw(len(packed.lengths), packed.frames.shape[:-2].numel(), generator))
+
+    def draw(self, segments: int, layers: int, generator: torch.Generator) -> Float[Tensor, "two layer segment mask"]:
+        """All the randomness that masks of so many segments and layers need: for widths and for places, in [0, 1)."""
+        masks = self.feature_masks + self.time_masks
+        return torch.rand(2, layers if self.layers_apart else 1, segments, masks, generator=generator)
+
+    def mask(self, packed: Packed, drawn: Float[Tensor, "two layer segment mask"]) -> Packed:
+        """The frames with the masks that were drawn."""
         shape, device, lengths = packed.frames.shape, packed.frames.device, packed.lengths
         owner, position, _ = layout = packed.layout or layout_of(lengths)
         frames = packed.frames.reshape(-1, *shape[-2:])
@@ -39,7 +48,7 @@ class SpecAugment:
         sums = frames.new_zeros(layers, batch).index_add_(1, owner, frames.mean(-1))
         mean = (sums / lengths.clamp(min=1))[:, owner, None]
 
-        start, end = self._draw(lengths.cpu(), dim, layers if self.layers_apart else 1, generator)
+        start, end = self._edges(lengths.cpu(), dim, drawn)
         features, times = slice(self.feature_masks), slice(self.feature_masks, None)
         shown = _outside(start[..., features], end[..., features], dim).to(device)
         # A last row that shows nothing serves the hidden steps of time.
@@ -50,8 +59,8 @@ class SpecAugment:
         keep = shown.flatten(0, 1).index_select(0, row.flatten()).view(len(shown), -1, dim)
         return Packed(torch.lerp(mean, frames, keep).view(shape), lengths, layout)
 
-    def _draw(
-        self, lengths: Int[Tensor, " batch"], dim: int, layers: int, generator: torch.Generator
+    def _edges(
+        self, lengths: Int[Tensor, " batch"], dim: int, drawn: Float[Tensor, "two layer batch mask"]
     ) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
         """First and one-past-last position of each mask, those of features first.
 
@@ -62,9 +71,8 @@ class SpecAugment:
         fractions = torch.tensor([self.feature_width] * self.feature_masks + [self.time_width] * self.time_masks)
         # The number of allowed widths 0, 1, ...: all whole numbers that are smaller than the limit.
         allowed = (sizes * fractions).ceil().clamp(min=1)
-        uniform = torch.rand(2, layers, *sizes.shape, generator=generator)
-        widths = (uniform[0] * allowed).long()
-        start = (uniform[1] * (sizes - widths + 1)).long()
+        widths = (drawn[0] * allowed).long()
+        start = (drawn[1] * (sizes - widths + 1)).long()
         return start, start + widths
 
 

@@ -105,6 +105,23 @@ def test_standardised_by_other_rows_as_by_hand(monkeypatch):
     torch.testing.assert_close(batch["audio"].frames, torch.tensor(expected))
 
 
+def test_masks_and_order_do_not_depend_on_how_many_batches_are_gathered_at_once(monkeypatch):
+    def epoch(layers, ahead):
+        monkeypatch.setattr("msakit.training.batching.AHEAD", ahead)
+        frames, lengths = features(layers)
+        given = {"text": (np.tile(frames, 20), lengths), "audio": (frames, lengths)}
+        return list(FeatureBatches(given, LABELS, 2, generator=draws(5), augment=SpecAugment()))
+
+    for layers in (None, 2):
+        for a, b in zip(epoch(layers, 1), epoch(layers, 6), strict=True):
+            assert torch.equal(a["index"], b["index"])
+            assert torch.equal(a["label"], b["label"])
+            for name in ("text", "audio"):
+                assert torch.equal(a[name].frames, b[name].frames)
+                for x, y in zip((*a[name].layout, a[name].lengths), (*b[name].layout, b[name].lengths), strict=True):
+                    assert torch.equal(torch.as_tensor(x), torch.as_tensor(y))
+
+
 def test_order_depends_on_the_generator_alone():
     def epochs(seed):
         batches = TensorBatches({"x": np.arange(14.0).reshape(7, 2)}, LABELS, 2, generator=draws(seed))
