@@ -171,6 +171,11 @@ def executed_parameters(cells: Sequence[str]) -> dict[str, Any]:
     Raises:
         ParameterError: no such cell was run, or an override is unknown or ill-typed.
     """
+    return resolve(*_executed(cells))
+
+
+def _executed(cells: Sequence[str]) -> tuple[dict[str, Parameter], dict[str, Any]]:
+    """The declarations of the cells executed so far, and the values that override them."""
     declared: dict[str, Parameter] | None = None
     given: dict[str, Any] = {}
     for source in cells:
@@ -180,7 +185,26 @@ def executed_parameters(cells: Sequence[str]) -> dict[str, Any]:
             declared, given = declarations(source), {}
     if declared is None:
         raise ParameterError("run the parameters cell (the first code cell) before this one")
-    return resolve(declared, given)
+    return declared, given
+
+
+def variants(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The running notebook's parameters with some of them changed, once for each of `changes`; checked like its own.
+
+    Raises:
+        ParameterError: as :func:`executed_parameters`; or this is not a notebook.
+    """
+    declared, given = _executed(_shell().user_ns["In"])
+    return [resolve(declared, given | dict(change)) for change in changes]
+
+
+def _shell() -> Any:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise ParameterError("this belongs in a notebook: there is no IPython kernel here")
+    return shell
 
 
 def _looks_declarative(source: str) -> bool:
@@ -224,12 +248,7 @@ def begin() -> dict[str, Any]:
     Raises:
         ParameterError: as :func:`executed_parameters`; or this is not a notebook.
     """
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        raise ParameterError("begin() belongs in a notebook: there is no IPython kernel here")
-    parameters = executed_parameters(shell.user_ns["In"][:-1])
+    parameters = executed_parameters(_shell().user_ns["In"][:-1])
     os.chdir(project_root())
     # transformers reports each load of a checkpoint at length; what matters of it, msakit.fusion.pretrained says.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

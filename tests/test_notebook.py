@@ -17,6 +17,7 @@ from msakit.notebook import (
     resolve,
     run,
     settings_of,
+    variants,
 )
 
 CELL = """corpus: str = "mini-mosi"  # name or folder
@@ -158,3 +159,13 @@ def test_bare_papermill_stops_too_and_names_the_nearest(template: Path, tmp_path
 def test_a_missing_notebook_is_answered_with_those_that_are_there(template: Path, tmp_path: Path):
     with pytest.raises(ParameterError, match=r"template\.ipynb"):
         run(tmp_path / "tmplate.ipynb", tmp_path / "out.ipynb", {})
+
+
+def test_variants_are_the_parameters_with_some_changed(monkeypatch):
+    cells = [CELL, "# Parameters\nseeds = [5]\n", "variants([])"]
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(user_ns={"In": cells}))
+    first, second = variants([{"corpus": "other"}, {"seeds": [7], "limit": 3}])
+    assert (first["corpus"], first["seeds"]) == ("other", [5])
+    assert (second["corpus"], second["seeds"], second["limit"]) == ("mini-mosi", [7], 3)
+    with pytest.raises(ParameterError, match="unknown parameter 'sede'"):
+        variants([{"sede": [1]}])

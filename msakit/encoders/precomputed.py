@@ -28,10 +28,12 @@ class Precomputed:
         values: Shaped[np.ndarray, "segment *time dim"],
         array: str,
         modality: str | None = None,
+        id_column: str = "segment_id",
     ):
         if len(segment_ids) != len(values):
             raise ValueError(f"array {array!r} has {len(values)} rows for {len(segment_ids)} segments")
         self.name = array
+        self.id_column = id_column
         self.modality = modality or array
         if self.modality not in ("text", "audio", "vision"):
             raise ValueError(f"say the modality of array {array!r}: modality='text', 'audio' or 'vision'")
@@ -44,13 +46,18 @@ class Precomputed:
         self.dim = int(values.shape[-1])
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, array: str, modality: str | None = None) -> "Precomputed":
-        """From features.npz or the corpus folder that holds it."""
+    def from_pretrained(
+        cls, path: str | Path, *, array: str, modality: str | None = None, id_column: str = "segment_id"
+    ) -> "Precomputed":
+        """From features.npz or the corpus folder that holds it.
+
+        id_column: the column of the corpus that names its segments as the file does.
+        """
         file = Path(path) / "features.npz" if Path(path).is_dir() else Path(path)
         with np.load(file, allow_pickle=False) as archive:
             if array not in archive.files or "segment_id" not in archive.files:
                 raise ValueError(f"{file} has the arrays {archive.files}; it needs segment_id and {array!r}")
-            return cls(archive["segment_id"], archive[array], array, modality)
+            return cls(archive["segment_id"], archive[array], array, modality, id_column)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -59,10 +66,11 @@ class Precomputed:
             "weights": hashlib.sha256(self._values.tobytes()).hexdigest()[:16],
             "padding": "frames of zeros at either end are cut",
             "not_finite": self._not_finite,
+            **({} if self.id_column == "segment_id" else {"id_column": self.id_column}),
         }
 
     def prepare(self, row: dict[str, Any]) -> Frames:
-        segment = str(row["segment_id"])
+        segment = str(row.get(self.id_column) or "")
         if segment not in self._rows:
             raise SegmentError(f"no row in array {self.name!r}")
         frames = self._values[self._rows[segment]]

@@ -80,7 +80,10 @@ def _transcripts(source: Path, manifest: Manifest) -> pd.DataFrame:
 
 
 def _by_interval(transcripts: pd.DataFrame, labels: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
-    """Each transcript with the label whose interval overlaps it most; every label is used once at most."""
+    """Each transcript with the label whose interval overlaps it most; every label is used once at most.
+
+    The column sdk_id is the label's segment as the SDK counts them, by which its features are found.
+    """
     by_video = {str(video): part for video, part in labels.groupby("video_id")}
     extra = [str(c) for c in labels if str(c).startswith("label")]
     rows: list[dict[str, Any]] = []
@@ -95,7 +98,10 @@ def _by_interval(transcripts: pd.DataFrame, labels: pd.DataFrame, manifest: Mani
                 manifest.drop(str(row["segment_id"]), "", "a transcript without a label")
                 continue
             free[best] = False
-            rows.append({**{str(k): v for k, v in row.items()}, **{c: theirs.iloc[best][c] for c in extra}})
+            match = theirs.iloc[best]
+            rows.append(
+                {**{str(k): v for k, v in row.items()}, **{c: match[c] for c in extra}, "sdk_id": match["segment_id"]}
+            )
         for segment in theirs["segment_id"][free]:
             manifest.drop(str(segment), "", "a label without a transcript")
     for segment in (s for part in by_video.values() for s in part["segment_id"]):
