@@ -8,7 +8,7 @@ A claim is tested on every corpus of its kind by every one of its comparisons, e
   larger than the lead of a second pair, tested as a difference of differences.
 * **spread** (a steadier than b): Brown & Forsythe's test on the metric over seeds.
 * **ratio** (a smaller than b in something measured a run: cost, or roughness of the validation loss): Welch's test over
-  seeds on logarithms; where neither arm varies, as with counted operations, the numbers themselves decide.
+  seeds on logarithms; counted operations and parameters decide by themselves.
 
 p is two-sided, Holm-corrected over all tests of a family of claims on one kind of data. A row is **supported** or
 **contradicted** if the corrected p is at most 0.05, by the side on which the effect lies; otherwise **not
@@ -41,7 +41,10 @@ RESTS_ON = {"generated": "mini-full", "real": "cmu-mosi"}
 LIGHT = {"mini": "mini-full"}  # a profile with too few seeds, and the one that claims rest on
 NOT_RUN = "not run here"
 RECORDED = ("seconds", "peak_memory_mb")
+# Computed from a run's history: see `measured`.
 ROUGHNESS = "roughness"
+EPOCH = "epoch_seconds"
+COUNTS = ("flops_per_sample", "flops_per_prediction", "trainable_parameters", "total_parameters")
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class _Tester:
         if self.profile in LIGHT:
             few = f"{fewest} {'folds' if row.unit == 'folds' else 'seeds'} are too few here"
             return replace(row, reason=row.reason or f"{few}; this claim rests on the profile {LIGHT[self.profile]}")
-        if not row.reason and fewest < claim.seeds:
+        if not row.reason and fewest < claim.seeds and row.unit != "counts":
             row = replace(row, reason=f"{fewest} seeds or folds; this claim asks for {claim.seeds}")
         return row
 
@@ -235,22 +238,23 @@ class _Tester:
         return replace(row, p=got.p, favours=got.ratio < 1)
 
     def _ratio(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
-        values = [
-            np.array([measured(run, pair.value or "") for run in self.runs.select(arm=arm)], dtype=float)
-            for arm in arms
-        ]
+        name = pair.value or ""
+        everywhere = [np.array([measured(run, name) for run in self.runs.select(arm=arm)]) for arm in arms]
+        values = [side[np.isfinite(side) & (side > 0)] for side in everywhere]
         row = replace(row, unit="seeds", null=1.0, n_seeds=tuple(len(side) for side in values))
-        if not all(np.isfinite(side).all() and (side > 0).all() for side in values):
-            return replace(row, reason=f"{pair.value} was not measured in every run")
+        if not all(len(side) for side in values):
+            return replace(row, reason=f"{name} was not measured")
         first, second = (np.log(side) for side in values)
         effect = float(np.exp(first.mean() - second.mean()))
-        if np.ptp(first) == 0 and np.ptp(second) == 0:
-            # A count: nothing to test. Equal counts favour neither side, which a claim of less does not survive.
-            return replace(row, effect=effect, low=effect, high=effect, favours=effect < 1)
+        if name in COUNTS:
+            # Nothing to test. Equal counts favour neither side, which a claim of less does not survive.
+            return replace(row, unit="counts", effect=effect, favours=bool(effect < 1))
+        if any(len(side) < len(whole) for side, whole in zip(values, everywhere, strict=True)):
+            return replace(row, effect=effect, reason=f"{name} was not measured in every run")
         got = statistics.welch(first, second)
         row = replace(row, effect=effect, low=float(np.exp(got.low)), high=float(np.exp(got.high)))
         if not np.isfinite(got.p):
-            return replace(row, reason="the test is undefined: a single seed")
+            return replace(row, reason="the test is undefined: a single seed, or nothing varies")
         se = float(np.sqrt(sum(np.var(side, ddof=1) / len(side) for side in (first, second))))
         return replace(row, p=got.p, se_seeds=se, df=got.df, favours=effect < 1)
 
@@ -265,11 +269,15 @@ def _said(arm: Arm, found: str | None) -> str:
 
 
 def measured(run: Run, name: str) -> float:
-    """A number of one run: a measurement, one of RECORDED, or the roughness of its validation loss; else nan.
+    """A number of one run: a measurement, one of RECORDED, or one computed from its history; nan where it has none.
 
-    Roughness is the mean distance of an epoch's validation loss from the mean of its two neighbours'.
+    "roughness" is the mean distance of an epoch's validation loss from the mean of its two neighbours', "epoch_seconds"
+    the median time of an epoch.
     """
     record = run.record
+    if name == EPOCH:
+        times = [row["seconds"] for row in record.history if "seconds" in row]
+        return float(np.median(times)) if times else float("nan")
     if name == ROUGHNESS:
         loss = np.array([row.get("valid_loss", np.nan) for row in record.history], dtype=float)
         return float(np.abs(loss[1:-1] - (loss[:-2] + loss[2:]) / 2).mean()) if len(loss) > 2 else float("nan")

@@ -116,7 +116,7 @@ def _number(row: Row, value: float | None, signed: bool = False, plain: bool = F
 
 
 def _n(row: Row) -> str:
-    if not row.n_seeds:
+    if not row.n_seeds or row.unit == "counts":
         return "–"
     if row.unit == "folds":
         return f"{row.n_seeds[0]} folds, {row.n_segments} segments"

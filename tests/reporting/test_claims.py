@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from msakit import papers, records
-from msakit.reporting import claim_facts, claims, claims_text
+from msakit.cli import app
+from msakit.reporting import claim_facts, claims, claims_text, manifest
 
 VIDEOS, SIZE = 30, 8
 IDS = [f"v{video}_{part}" for video in range(VIDEOS) for part in range(SIZE)]
@@ -157,15 +159,33 @@ def test_steadiness_over_seeds_has_its_own_test(tmp_path, monkeypatch, first, se
 
 
 def test_costs_are_ratios_and_counts_decide_by_themselves(tmp_path, monkeypatch):
-    write_arm(tmp_path, "a", 0.5, measurements={"flops": 10, "time": 3.0})
-    write_arm(tmp_path, "b", 0.5, measurements={"flops": 40})
-    pairs = {name: {"a": "a", "b": "b", "value": name} for name in ("flops", "time", "seconds")}
+    write_arm(tmp_path, "a", 0.5, measurements={"flops_per_sample": 10, "time": 3.0})
+    write_arm(tmp_path, "b", 0.5, measurements={"flops_per_sample": 40})
+    pairs = {name: {"a": "a", "b": "b", "value": name} for name in ("flops_per_sample", "time", "seconds")}
     state(monkeypatch, {"test": "ratio", "comparisons": pairs})
     flops, time, seconds = made(tmp_path).rows
     assert (flops.effect, flops.p, flops.verdict) == (pytest.approx(0.25), None, "supported")
-    assert (time.verdict, time.reason) == (claims.UNTESTED, "time was not measured in every run")
+    assert (time.verdict, time.reason) == (claims.UNTESTED, "time was not measured")
     assert (seconds.effect, seconds.verdict) == (pytest.approx(1.0), "not distinguishable at this n")
     assert seconds.detectable > 1
+
+
+def test_a_time_that_one_run_lacks_is_no_test_but_a_count_needs_one_run_only(tmp_path, monkeypatch):
+    pairs = {name: {"a": "a", "b": "b", "value": name} for name in ("total_parameters", "time")}
+    state(monkeypatch, {"test": "ratio", "comparisons": pairs})
+    for arm, size in (("a", 20), ("b", 10)):
+        write_arm(tmp_path, arm, 0.5)
+        write_arm(tmp_path, arm, 0.5, seeds=1, measurements={"total_parameters": size, "time": 1.0})
+    parameters, time = made(tmp_path).rows
+    assert (parameters.effect, parameters.verdict) == (pytest.approx(2.0), "contradicted")
+    assert (time.reason, time.verdict) == ("time was not measured in every run", claims.UNTESTED)
+
+
+def test_the_time_of_an_epoch(tmp_path):
+    write_arm(tmp_path, "a", 0.5, seeds=1, history=lambda seed: [{"seconds": t} for t in (9.0, 1.0, 2.0)])
+    (run,) = records.read_all(tmp_path)
+    assert claims.measured(run, "epoch_seconds") == 2.0
+    assert np.isnan(claims.measured(run, "roughness"))
 
 
 def test_roughness_of_the_validation_loss(tmp_path, monkeypatch):
@@ -283,3 +303,21 @@ def test_claims_name_arms_that_the_papers_have():
         for pair in stated.comparisons:
             for side in (pair, pair.otherwise or pair):
                 assert all(not isinstance(arm, str) or arm in families for arm in (side.a, side.b))
+
+
+def test_the_command_prints_and_writes_and_keeps_the_manifest_true(tmp_path, monkeypatch):
+    state(monkeypatch, {})
+    root = tmp_path / "mini-full"
+    write_arm(root / "runs", "a", 0.5)
+    write_arm(root / "runs", "b", 0.8)
+    manifest.write_manifest(root, "mini-full")
+    done = CliRunner().invoke(app, ["claims", str(root)])
+    assert done.exit_code == 0
+    assert "kim2022, generated data: A is better.\n  SUPPORTED\n" in done.output
+    assert json.loads((root / "claims.json").read_text())["claims"][0]["verdict"] == "supported"
+    listed = json.loads((root / "manifest.json").read_text())["files"]
+    assert listed["claims.md"] == records.file_sha256(root / "claims.md")
+    assert listed == manifest.hashes(root)
+    before = (root / "manifest.json").stat().st_mtime_ns
+    CliRunner().invoke(app, ["claims", str(root)])
+    assert (root / "manifest.json").stat().st_mtime_ns == before, "nothing new, nothing written"
