@@ -26,10 +26,8 @@ def chromium() -> Iterator[Any]:
     """The running browser."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
-        # Root in a container has no sandbox; the page is our own, and opened offline.
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
         try:
-            browser = driver.chromium.launch(executable_path=find_chromium(), args=options)
+            browser = driver.chromium.launch(executable_path=find_chromium())
         except playwright.Error as error:
             why = f"no Chromium: {', '.join(NAMES)} are not on the PATH, $CHROMIUM names none ({str(error)[:80]!r})"
             (pytest.fail if os.environ.get("CI_BROWSER") else pytest.skip)(why)

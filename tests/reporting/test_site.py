@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import re
+import shutil
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,9 @@ import pytest
 import small_results
 from bs4 import BeautifulSoup
 from PIL import Image
+from typer.testing import CliRunner
 
+from msakit import cli
 from msakit.reporting.site import build, content, embed, ledger, markup, notebooks
 
 ROOT = Path(__file__).parents[2]
@@ -245,6 +248,26 @@ def test_the_page_knows_whether_it_is_of_these_results(tmp_path):
         build.check(folder)
     with pytest.raises(ValueError, match=r"has no manifest\.json"):
         build.build(tmp_path)
+
+
+def test_the_command_builds_checks_and_says_what_is_wrong(made, tmp_path, monkeypatch):
+    def run(*arguments):
+        return CliRunner().invoke(cli.app, ["report", *map(str, arguments)])
+
+    folder = tmp_path / "results" / "mini"
+    shutil.copytree(made.folder, folder)
+    monkeypatch.chdir(tmp_path)
+    assert run("results/mini", "--notebooks", made.executed).output == "results/mini/report/index.html\n"
+    assert (folder / "report/index.html").read_text(encoding="utf-8") == made.text
+    assert run("--check").output == "results/mini: index.html was made from these results\n"
+    # Without a word about notebooks, those of the profile's build are taken.
+    shutil.copytree(made.executed, tmp_path / "build" / "mini" / "notebooks")
+    (folder / "report/index.html").unlink()
+    assert run().exit_code == 0
+    assert (folder / "report/index.html").read_text(encoding="utf-8") == made.text
+    assert "--notebooks goes with one results folder" in run("a", "b", "--notebooks", "c").output
+    monkeypatch.chdir(made.executed)
+    assert "there is no results/*/manifest.json to report on" in str(run().exception)
 
 
 def test_committed_pages_are_of_the_committed_results():
