@@ -2,7 +2,8 @@
 
 ``ando-epoch-loader``: the reference does what the description of the authors' loader says: one float32 file
 [24, time, 1024] a segment and modality, loaded whole, one layer sliced, SpecAugment on the segment, batches padded to
-their longest segment, a torch DataLoader with its best number of workers; its model is the same, on padded batches.
+their longest segment, a torch DataLoader with its best number of workers; its model is the same, on padded batches, its
+Adam torch's default.
 Ours reads one layer of a memory-mapped store.  Both train one epoch at the published MOSI size, SpecAugment included,
 in turns; the fastest turn of each counts.  The ratio with a cold cache (files dropped from the page cache by
 posix_fadvise before one epoch of each) is in the detail.
@@ -153,22 +154,22 @@ def _against_loader() -> Result:
         sizes = lengths(count)
         _write(root, sizes)
         sides: dict[str, Callable[[], float]] = {"kit": _kit(root, sizes)}
-        warm = {f"reference with {n} workers": _reference(root, count, n) for n in range(3)}
-        tried = {name: epoch() for name, epoch in warm.items()}
-        tried = {name: min(seconds, warm[name]()) for name, seconds in tried.items()}
-        best = min(tried, key=lambda name: tried[name])
-        sides["reference"] = warm[best]
+        tried = {f"reference with {n} workers": _reference(root, count, n) for n in range(3)}
+        # All files and the store are in the page cache after this.
+        tried_seconds = {name: min(epoch(), epoch()) for name, epoch in tried.items()}
+        best = min(tried_seconds, key=lambda name: tried_seconds[name])
+        sides["reference"] = tried[best]
+        sides["kit"]()
         turns = [{name: epoch() for name, epoch in sides.items()} for _ in range(TURNS)]
         seconds = {name: min(turn[name] for turn in turns) for name in sides}
-        cold = {}
-        for name, epoch in sides.items():
-            _drop_from_cache(root)
-            cold[name] = epoch()
+        del sides["kit"]  # a file that is mapped stays in the cache
+        _drop_from_cache(root)
+        cold = {"kit": _kit(root, sizes)(), "reference": sides["reference"]()}
     detail = {
         "kit_epoch_seconds": round(seconds["kit"], 3),
         "reference_epoch_seconds": round(seconds["reference"], 3),
         "reference_at_best": best,
-        "reference_seconds_tried": {name: round(value, 2) for name, value in tried.items()},
+        "reference_seconds_tried": {name: round(value, 2) for name, value in tried_seconds.items()},
         "ratios_of_single_turns": [round(turn["reference"] / turn["kit"], 2) for turn in turns],
         "cold_kit_epoch_seconds": round(cold["kit"], 3),
         "cold_reference_epoch_seconds": round(cold["reference"], 3),
@@ -217,10 +218,12 @@ def _drop_from_cache(root: Path) -> None:
 
 
 def _kit(root: Path, sizes: dict[str, np.ndarray]) -> Callable[[], float]:
+    features = {name: (np.load(root / f"{name}.npy", mmap_mode="r"), size) for name, size in sizes.items()}
+
     def epoch() -> float:
-        features = {name: (np.load(root / f"{name}.npy", mmap_mode="r"), size) for name, size in sizes.items()}
         batches, _ = _train_batches(features, len(sizes["text"]))
-        return _epoch_seconds(GatedFusion(dict.fromkeys(sizes, DIM)), batches, lambda out: out["prediction"])
+        model = GatedFusion(dict.fromkeys(sizes, DIM))
+        return _epoch_seconds(model, _adam(model), batches, lambda out: out["prediction"])
 
     return epoch
 
@@ -237,14 +240,16 @@ def _reference(root: Path, count: int, workers: int) -> Callable[[], float]:
             collate_fn=_padded_batch,
             multiprocessing_context="fork" if workers else None,
         )
-        return _epoch_seconds(PaddedFusion(), loader, lambda out: out)
+        model = PaddedFusion()
+        return _epoch_seconds(model, torch.optim.Adam(model.parameters(), lr=1e-4), loader, lambda out: out)
 
     return epoch
 
 
-def _epoch_seconds(model: nn.Module, batches: Any, prediction: Callable[[Any], Tensor]) -> float:
+def _epoch_seconds(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Any, prediction: Callable[[Any], Tensor]
+) -> float:
     """One epoch of the same plain loop for both sides; start of the workers included, as in every epoch of theirs."""
-    optimizer = _adam(model)
     model.train()
     started = time.perf_counter()
     for batch in batches:

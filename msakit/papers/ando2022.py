@@ -200,7 +200,7 @@ def train(corpus: Corpus, arm: Arm, settings: Settings, seed: int, details: Deta
             augment=augment,
         )
     } | {split: FeatureBatches(features[split], labels[split], 256) for split in ("valid", "test")}
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     result = fit(
         model,
         batches["train"],
