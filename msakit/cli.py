@@ -14,6 +14,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
+data = typer.Typer(
+    help="Published corpora and checkpoints: what is here, and what a corpus is like.", no_args_is_help=True
+)
+app.add_typer(data, name="data")
+
 Folder = Annotated[Path, typer.Argument(help="folder to write; an existing one is kept")]
 
 
@@ -94,6 +99,88 @@ def import_(
     typer.echo(f"{out}: {kept}; {manifest['dropped']['total']} dropped, see {out / 'manifest.json'}")
     for warning in manifest["warnings"]:
         typer.secho(f"warning: {warning}", fg="yellow", err=True)
+
+
+@app.command()
+def extract(
+    corpus: Annotated[str, typer.Argument(help="a corpus folder, or the name of a generated corpus")],
+    encoder: Annotated[str, typer.Argument(help="KIND or KIND:PATH, for example audio:microsoft/wavlm-large")],
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="name=value of the encoder, e.g. dtype=bfloat16")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="folder of the feature stores")] = Path("build/features"),
+    cache: Annotated[Path, typer.Option(help="folder that holds the generated corpora")] = Path("build/corpora"),
+    max_failed: Annotated[float, typer.Option(help="share of segments that may fail before it is an error")] = 0.05,
+) -> None:
+    """Extract all layers of an encoder for every segment of a corpus; a killed run goes on where it stopped."""
+    from msakit.data import open_corpus
+    from msakit.encoders import load_encoder
+    from msakit.features import extract as extract_features
+    from msakit.features import extraction_report
+
+    kind, _, path = encoder.partition(":")
+    spec = {"kind": kind, **({"path": path} if path else {}), **_named(option, "-o")}
+    opened = open_corpus(corpus, cache)
+    store = extract_features(opened, load_encoder(spec), root, max_failed=max_failed)
+    typer.echo(str(store.folder))
+    for name, value in extraction_report([store]).iloc[0].items():
+        typer.echo(f"{name}: {value}")
+
+
+@data.command("list")
+def list_data() -> None:
+    """Show the published corpora and checkpoints: their state, their terms, what to fetch and where to put it."""
+    from msakit.data.catalogue import states
+
+    for row in states():
+        here = row["state"] == "present"
+        typer.secho(f"{row['name']} ({row['kind']}): {row['state']}", fg="green" if here else "yellow")
+        typer.echo(f"  {row['what']}")
+        typer.echo(f"  terms: {row['terms']}")
+        typer.echo(f"  {'in' if here else 'looked for in'} {row['where']}")
+        if not here:
+            typer.echo(f"  fetch {row['fetch']}")
+            typer.echo(f"  then {row['put']}")
+
+
+@data.command("require")
+def require_data(
+    profile: Annotated[Path, typer.Argument(help="a profile, such as workflow/profiles/paper.yaml")],
+) -> None:
+    """Check that all corpora and checkpoints of a profile are here, before any work starts."""
+    from msakit.data.catalogue import needs, require
+
+    if not profile.is_file():
+        raise ValueError(f"there is no profile at {profile}: see workflow/profiles")
+    content = _parsed(profile.read_text(), str(profile))
+    if not isinstance(content, dict):
+        raise ValueError(f"{profile} is no profile: it should name its notebooks")
+    named = needs(content)
+    require(named)
+    typer.echo(f"{profile}: {len(named)} corpora and checkpoints are here")
+
+
+@data.command("audit")
+def audit_data(
+    folder: Annotated[Path, typer.Argument(help="a corpus folder")],
+    near: Annotated[float, typer.Option(help="cosine of character n-grams from which two texts are the same")] = 0.9,
+    media: Annotated[bool, typer.Option(help="probe sound and video by the conventional sets too")] = False,
+    json_: Annotated[Path | None, typer.Option("--json", help="write it as JSON, too")] = None,
+    strict: Annotated[bool, typer.Option(help="exit with code 1 if there is a warning")] = False,
+) -> None:
+    """Look a corpus over: overlap of splits, labels, features, lengths, and linear probes that tell of leaks."""
+    import json
+    from dataclasses import asdict
+
+    from msakit.data.audit import audit
+    from msakit.data.corpus import load_corpus
+
+    found = audit(load_corpus(folder), near=near, media=media)
+    typer.echo(found.text())
+    if json_ is not None:
+        json_.write_text(json.dumps(asdict(found), indent=1, default=float) + "\n", encoding="utf-8")
+    if strict and found.warnings:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,0 +1,380 @@
+"""Audit of a corpus: what to look at before believing any number that is trained on it.
+
+Overlap of splits (one video in two, texts that are nearly the same), range and balance of the labels, features that
+are not numbers, constant or all zero, lengths, and a label-leak check: a linear probe on each modality, trained on
+train, its penalty chosen on valid, scored once on test. A probe that does better than the best known model of the
+whole corpus, or than the generator's own posterior, has seen the label.
+
+Texts are nearly the same when, capitals and punctuation aside, the cosine of their TF-IDF vectors of character 3- to
+5-grams is `near` or more.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from tqdm import tqdm
+
+from msakit.data.corpus import Corpus
+from msakit.data.known_scores import known_scores
+
+NEAR = 0.9
+WORDS = 4  # shorter texts ("I don't know") recur in any corpus: counted, not warned of
+LEAK = 0.95  # correlation or accuracy of a linear probe that no honest feature of sentiment has been known to reach
+SPLITS = ("train", "valid", "test")
+ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
+
+
+@dataclass
+class Audit:
+    """What was found. `warnings` are loud; `notes` are as they may be."""
+
+    corpus: str
+    labels: list[dict[str, Any]] = field(default_factory=list)  # a row a split
+    lengths: list[dict[str, Any]] = field(default_factory=list)  # a row a modality and split
+    overlap: dict[str, Any] = field(default_factory=dict)
+    features: list[dict[str, Any]] = field(default_factory=list)  # a row an array
+    probes: list[dict[str, Any]] = field(default_factory=list)  # a row a modality
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """For a terminal."""
+        parts = [f"# {self.corpus}"]
+        for title, rows in (
+            ("Labels", self.labels),
+            ("Lengths", self.lengths),
+            ("Stored features", self.features),
+            ("Linear probes, scored on test", [{k: v for k, v in row.items() if k != "known"} for row in self.probes]),
+        ):
+            if rows:
+                parts += [f"\n## {title}", pd.DataFrame(rows).fillna("–").to_markdown(index=False, floatfmt=".3f")]
+        parts += [f"\nknown of {row['modality']}: {row['known']}" for row in self.probes]
+        shared = ", ".join(f"{name}: {value}" for name, value in self.overlap.items() if not isinstance(value, list))
+        parts += ["\n## Overlap of splits", shared or "one split only"]
+        parts += [f"\nNOTE: {note}" for note in self.notes]
+        parts += [f"\n!!! WARNING: {warning}" for warning in self.warnings] or ["\nNo warning."]
+        return "\n".join(parts)
+
+
+def audit(corpus: Corpus, *, near: float = NEAR, media: bool = False, progress: bool = True) -> Audit:
+    """Look at everything; nothing of the corpus is changed.
+
+    near: cosine from which two texts count as the same. media: probe sound and video by the conventional sets too,
+    which takes about a tenth of a second a segment.
+    """
+    if not 0 < near <= 1:
+        raise ValueError(f"near is {near:g}: give a cosine above 0 and up to 1")
+    found = Audit(corpus.name)
+    table = corpus.table()
+    table = table[table["split"].isin(SPLITS)].reset_index(drop=True)
+    if table.empty:
+        raise ValueError(f"{corpus.folder} has no labelled rows (split train, valid or test) to audit")
+    _labels(table, corpus, found)
+    _lengths(table, found)
+    _videos(table, found)
+    _near_duplicates(table, near, found, progress)
+    inputs: dict[str, Any] = {"text": None}
+    for name, values in _stored(corpus, table):
+        _feature_health(name, values, found)
+        inputs[name] = _pooled(values)
+    if media:
+        inputs |= _conventional(corpus, table, progress)
+    for column in ("audio", "video"):
+        if column in table and table[column].notna().any() and not media and not any(column in i for i in inputs):
+            found.notes.append(f"{column} files were not probed: --media does so")
+    _probe_all(corpus, table, inputs, found)
+    return found
+
+
+def _labels(table: pd.DataFrame, corpus: Corpus, found: Audit) -> None:
+    for split in SPLITS:
+        part = table[table["split"] == split]
+        if part.empty:
+            found.warnings.append(f"no row is marked {split}")
+            continue
+        row: dict[str, Any] = {"split": split, "segments": len(part), "videos": part["video_id"].nunique()}
+        if corpus.task.kind == "regression":
+            values = part["label"].astype(float)
+            row |= {"mean": values.mean(), "s.d.": values.std(), "lowest": values.min(), "highest": values.max()}
+            row |= {"negative": float((values < 0).mean()), "zero": float((values == 0).mean())}
+            row["positive"] = float((values > 0).mean())
+            if values.nunique() == 1:
+                found.warnings.append(f"all labels of {split} are {values.iloc[0]:g}")
+        else:
+            shares = part["label"].astype(int).value_counts(normalize=True)
+            row |= {name: float(shares.get(index, 0.0)) for index, name in enumerate(corpus.task.classes)}
+            absent = [name for index, name in enumerate(corpus.task.classes) if index not in shares.index]
+            if absent:
+                found.warnings.append(f"{split} has no row of class {', '.join(absent)}")
+        found.labels.append(row)
+    if corpus.task.kind == "regression":
+        low, high = table["label"].min(), table["label"].max()
+        if (high - low) < 0.5 * (corpus.task.high - corpus.task.low):
+            found.warnings.append(
+                f"labels lie in [{low:g}, {high:g}], less than half of [{corpus.task.low:g}, {corpus.task.high:g}]: "
+                "state their range as task low and high in corpus.json"
+            )
+
+
+def _lengths(table: pd.DataFrame, found: Audit) -> None:
+    """Words of the texts; seconds of the sound, from the files' headers."""
+    measures = {"words": _words(table["text"])}
+    if "audio" in table and table["audio"].notna().any():
+        measures["seconds of audio"] = table["audio"].map(_seconds)
+    for name, values in measures.items():
+        for split in SPLITS:
+            part = values[table["split"] == split].dropna()
+            if len(part):
+                row = {"what": name, "split": split, "shortest": part.min(), "median": part.median()}
+                found.lengths.append({**row, "longest": part.max()})
+
+
+def _words(texts: "pd.Series[str]") -> "pd.Series[int]":
+    return texts.map(lambda text: len(text.split()))
+
+
+def _seconds(path: str | None) -> float:
+    import soundfile
+
+    if not isinstance(path, str):
+        return np.nan
+    try:
+        return float(soundfile.info(path).duration)
+    except (soundfile.SoundFileError, OSError):
+        return np.nan
+
+
+def _videos(table: pd.DataFrame, found: Audit) -> None:
+    homes = table.groupby("video_id")["split"].nunique()
+    shared = sorted(map(str, homes.index[homes > 1]))
+    found.overlap |= {"videos in two splits": len(shared), "shared videos": shared[:20]}
+    if shared:
+        found.warnings.append(
+            f"{len(shared)} of {len(homes)} videos have segments in more than one split (first: {shared[0]}): test "
+            "scores then measure the memory of voices and faces"
+        )
+
+
+def _near_duplicates(table: pd.DataFrame, near: float, found: Audit, progress: bool) -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = table["text"].map(lambda text: " ".join(re.findall(r"\w+", text.lower())))
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), dtype=np.float32).fit_transform(texts)
+    place = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
+    long = (_words(texts) >= WORDS).to_numpy()
+    short_pairs = 0
+    for later, earlier in (("valid", "train"), ("test", "train"), ("test", "valid")):
+        if not len(place[later]) or not len(place[earlier]):
+            continue
+        others = vectors[place[earlier]].T.tocsr()
+        pairs: list[dict[str, Any]] = []
+        blocks = range(0, len(place[later]), 256)
+        for start in tqdm(blocks, desc=f"texts of {later} in {earlier}", disable=not progress or len(blocks) < 8):
+            rows = place[later][start : start + 256]
+            cosines = (vectors[rows] @ others).tocsr()
+            best = np.asarray(cosines.argmax(axis=1)).ravel()
+            for row, other in zip(range(len(rows)), best, strict=True):
+                if (cosine := float(cosines[row, other])) < near - 1e-6:
+                    continue
+                if not long[rows[row]]:
+                    short_pairs += 1
+                    continue
+                pairs.append(
+                    {
+                        later: table["segment_id"][rows[row]],
+                        earlier: table["segment_id"][place[earlier][other]],
+                        "cosine": round(cosine, 3),
+                        "text": table["text"][rows[row]],
+                    }
+                )
+        found.overlap[f"texts of {later} nearly in {earlier}"] = len(pairs)
+        found.overlap[f"{later} in {earlier}"] = pairs[:20]
+        if pairs:
+            first = pairs[0]
+            found.warnings.append(
+                f"{len(pairs)} of {len(place[later])} texts of {later} are nearly those of {earlier} (cosine of "
+                f"character 3- to 5-grams {near:g} or more; first: {first[later]} and {first[earlier]})"
+            )
+    if short_pairs:
+        found.notes.append(f"{short_pairs} texts of fewer than {WORDS} words recur in another split, as such texts do")
+
+
+def _stored(corpus: Corpus, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Arrays of features.npz, one in memory at a time, in the order of the table."""
+    path = corpus.folder / "features.npz"
+    if not path.is_file():
+        return
+    corpus.features()  # raises, with the mend, for arrays that do not fit the table
+    with np.load(path, allow_pickle=False) as archive:
+        place = {str(segment): row for row, segment in enumerate(archive["segment_id"])}
+        order = [place[segment] for segment in table["segment_id"]]
+        for name in archive.files:
+            if name != "segment_id":
+                yield name, archive[name][order]
+
+
+def _feature_health(name: str, values: np.ndarray, found: Audit) -> None:
+    """Counts of what is wrong, and lengths: frames from the first to the last that is not all zero."""
+    bad = ~np.isfinite(values)
+    flat = np.where(bad, 0, values).reshape(-1, values.shape[-1])
+    used = flat[flat.any(axis=1)]
+    constant = int((used.min(0) == used.max(0)).sum()) if len(used) else values.shape[-1]
+    zero = int((~np.where(bad, 0, values).reshape(len(values), -1).any(axis=1)).sum())
+    row: dict[str, Any] = {
+        "array": name,
+        "shape": " × ".join(map(str, values.shape)),
+        "NaN": int(np.isnan(values).sum()),
+        "infinite": int(np.isinf(values).sum()),
+        "constant columns": constant,
+        "all-zero segments": zero,
+    }
+    if values.ndim == 3:
+        frames = (np.where(bad, 0, values) != 0).any(axis=2)
+        lengths = np.where(frames.any(axis=1), values.shape[1] - frames[:, ::-1].argmax(axis=1), 0)
+        row |= {"shortest": int(lengths.min()), "median": float(np.median(lengths)), "longest": int(lengths.max())}
+    found.features.append(row)
+    if bad.any():
+        found.warnings.append(f"{name}: {int(bad.sum())} values are not finite; readers of features.npz make them 0")
+    if constant:
+        found.warnings.append(f"{name}: {constant} of {values.shape[-1]} columns never change")
+    if zero:
+        found.warnings.append(f"{name}: {zero} of {len(values)} segments are all zero")
+
+
+def _pooled(values: np.ndarray) -> Float[np.ndarray, "segment columns"]:
+    """Mean and standard deviation over the frames that are not all zero; a single vector as it is."""
+    values = np.nan_to_num(np.asarray(values, np.float32), posinf=0, neginf=0)
+    if values.ndim == 2:
+        return values
+    frames = (values != 0).any(axis=2)
+    count = np.maximum(frames.sum(axis=1), 1)[:, None]
+    mean = values.sum(axis=1) / count
+    spread = (np.square(values - mean[:, None]) * frames[:, :, None]).sum(axis=1) / count
+    return np.concatenate([mean, np.sqrt(spread)], axis=1)
+
+
+def _conventional(corpus: Corpus, table: pd.DataFrame, progress: bool) -> dict[str, Any]:
+    """Sound and video by the conventional sets, kept in a temporary folder."""
+    import tempfile
+
+    from msakit.encoders import load_encoder
+    from msakit.features import extract
+
+    inputs: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for column, kind in (("audio", "acoustic-set"), ("video", "visual-set")):
+            if column not in table or not table[column].notna().any():
+                continue
+            store = extract(corpus, load_encoder(kind), Path(folder), max_failed=1.0, progress=progress)
+            pooled = []
+            for segment in table["segment_id"]:
+                frames = store.frames(segment, 0).astype(np.float32)
+                pooled.append(np.concatenate([frames.mean(0), frames.std(0)]))
+            inputs[f"{column} files"] = np.stack(pooled)
+    return inputs
+
+
+def _probe_all(corpus: Corpus, table: pd.DataFrame, inputs: dict[str, Any], found: Audit) -> None:
+    place = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
+    if not all(len(rows) for rows in place.values()):
+        found.notes.append("no probe: it needs rows of train, valid and test")
+        return
+    labels = table["label"].to_numpy()
+    for name, values in inputs.items():
+        matrices = _text_matrices(table, place) if values is None else _standardised(values, place)
+        row = {"modality": name} | _probe(corpus.task.kind, matrices, {s: labels[r] for s, r in place.items()})
+        modality = name.removesuffix(" files").replace("video", "vision")
+        row["known"] = _judge(corpus, table.iloc[place["test"]], modality, row, found)
+        found.probes.append(row)
+
+
+def _text_matrices(table: pd.DataFrame, place: dict[str, np.ndarray]) -> dict[str, Any]:
+    """TF-IDF of words and pairs of words, weighted on train."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
+    vectorizer.fit(table["text"].iloc[place["train"]])
+    return {split: vectorizer.transform(table["text"].iloc[rows]) for split, rows in place.items()}
+
+
+def _standardised(values: Float[np.ndarray, "segment columns"], place: dict[str, np.ndarray]) -> dict[str, Any]:
+    train = values[place["train"]].astype(np.float64)
+    deviation = train.std(0)
+    scaled = (values - train.mean(0)) / np.where(deviation > 0, deviation, 1)
+    return {split: scaled[rows] for split, rows in place.items()}
+
+
+def _probe(kind: str, matrices: dict[str, Any], labels: dict[str, np.ndarray]) -> dict[str, float]:
+    """Scores on test of the penalty that does best on valid; with MAE, that of the training median beside it."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.metrics import accuracy_score, f1_score
+
+    if kind == "regression":
+        fitted = [Ridge(alpha=alpha).fit(matrices["train"], labels["train"]) for alpha in ALPHAS]
+        errors = [np.abs(model.predict(matrices["valid"]) - labels["valid"]).mean() for model in fitted]
+        predicted = fitted[int(np.argmin(errors))].predict(matrices["test"])
+        flat = predicted.std() == 0 or labels["test"].std() == 0
+        return {
+            "mae": float(np.abs(predicted - labels["test"]).mean()),
+            "corr": float("nan") if flat else float(np.corrcoef(predicted, labels["test"])[0, 1]),
+            "mae of the median": float(np.abs(np.median(labels["train"]) - labels["test"]).mean()),
+        }
+    models = [LogisticRegression(C=1 / alpha, max_iter=500) for alpha in ALPHAS[:5]]
+    fitted = [model.fit(matrices["train"], labels["train"].astype(int)) for model in models]
+    scores = [model.score(matrices["valid"], labels["valid"].astype(int)) for model in fitted]
+    predicted, truth = fitted[int(np.argmax(scores))].predict(matrices["test"]), labels["test"].astype(int)
+    shares = np.bincount(labels["train"].astype(int))
+    return {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "macro-F1": float(f1_score(truth, predicted, average="macro")),
+        "accuracy of the largest class": float((truth == shares.argmax()).mean()),
+    }
+
+
+def _judge(corpus: Corpus, test: pd.DataFrame, modality: str, scores: dict[str, Any], found: Audit) -> str:
+    """What is known of such scores, as text; a loud warning for what lies outside."""
+    said = []
+    bounds = [(k.metric, k.best, k.worst, f"{k.kind}: {k.source}") for k in known_scores(corpus.name, modality)]
+    bounds += _oracle_bounds(corpus, test, modality)
+    for metric, best, worst, source in bounds:
+        value, lower_is_better = scores[metric], metric == "mae"
+        sign = -1 if lower_is_better else 1
+        edges = f"{metric} " + " to ".join("?" if edge is None else f"{edge:.3f}" for edge in (best, worst))
+        said.append(f"{edges} ({source})")
+        if best is not None and sign * value > sign * best:
+            found.warnings.append(
+                f"LABEL LEAK? a linear probe on {modality} has {metric} {value:.3f} on test, better than {best:.3f} "
+                f"({source}): look for the label, or something made from it, among its inputs"
+            )
+        if worst is not None and sign * value < sign * worst:
+            found.warnings.append(
+                f"a linear probe on {modality} has {metric} {value:.3f} on test, worse than {worst:.3f} ({source}): "
+                "do its rows belong to these labels?"
+            )
+    metric = "corr" if corpus.task.kind == "regression" else "accuracy"
+    if scores[metric] >= LEAK:
+        found.warnings.append(
+            f"LABEL LEAK? a linear probe on {modality} has {metric} {scores[metric]:.3f} on test, nearly perfect: look "
+            "for the label, or something made from it, among its inputs"
+        )
+    return "; ".join(["no published unimodal range known", *said])
+
+
+def _oracle_bounds(
+    corpus: Corpus, test: pd.DataFrame, modality: str
+) -> list[tuple[str, float | None, float | None, str]]:
+    """Of a generated corpus: the posterior mean given that modality minimises squared error, so its correlation is
+    the highest there is."""
+    oracle = corpus.oracle()
+    column = f"prediction_{modality}"
+    if oracle is None or column not in oracle:
+        return []
+    values = oracle.set_index("segment_id").loc[list(test["segment_id"]), column].to_numpy()
+    best = float(np.corrcoef(values, test["label"].to_numpy(float))[0, 1])
+    return [("corr", best, None, "oracle: the generator's posterior mean")]

@@ -1,0 +1,141 @@
+"""What is published elsewhere is listed with its state; what a profile lacks is said all at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from msakit import cli
+from msakit.data.catalogue import CATALOGUE, AbsentError, needs, require, states
+from msakit.data.importers import IMPORTERS
+
+PROFILES = Path(__file__).parents[2] / "workflow" / "profiles"
+
+
+@pytest.fixture(autouse=True)
+def nothing_here(tmp_path, monkeypatch):
+    """An empty project and an empty hub cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def corpus(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "segments.csv").write_text("segment_id\n")
+
+
+def test_every_item_says_what_terms_fetch_and_where():
+    assert len(CATALOGUE) >= 18
+    assert len({item.name for item in CATALOGUE}) == len(CATALOGUE)
+    for item in CATALOGUE:
+        assert all((item.what, item.terms, item.fetch, item.put)), item.name
+        assert item.kind in ("corpus", "checkpoint")
+        if item.kind == "corpus":
+            command = item.put.split()
+            assert command[:2] == ["msakit", "import"]
+            assert command[2] in IMPORTERS
+            assert command[4] == f"data/{item.name}"
+    wanted = ("cmu-mosi", "cmu-mosei", "meld", "ch-sims", "mvsa-single", "mvsa-multiple", "hateful-memes")
+    models = ("openai/clip-vit-large-patch14", "microsoft/wavlm-large", "bert-large-uncased", "microsoft/resnet-50")
+    assert {*wanted, *models, "distilbert-base-uncased"} <= {item.name for item in CATALOGUE}
+
+
+def test_states_follow_the_files(tmp_path):
+    assert {row["state"] for row in states()} == {"absent"}
+    corpus(tmp_path / "data" / "cmu-mosi")
+    snapshot = tmp_path / "hub" / "models--microsoft--wavlm-large" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "checkpoints" / "resnet-50").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "resnet-50" / "config.json").write_text("{}")
+    here = {row["name"]: row["where"] for row in states() if row["state"] == "present"}
+    assert set(here) == {"cmu-mosi", "microsoft/wavlm-large", "microsoft/resnet-50"}
+    assert here["cmu-mosi"] == "data/cmu-mosi"
+    shown = CliRunner().invoke(cli.app, ["data", "list"])
+    assert shown.exit_code == 0
+    assert "cmu-mosi (corpus): present" in shown.stdout
+    assert "hateful-memes (corpus): absent" in shown.stdout
+    for row in states():
+        assert f"terms: {row['terms']}" in shown.stdout
+
+
+def test_all_that_is_absent_is_said_at_once(tmp_path):
+    corpus(tmp_path / "data" / "cmu-mosi")
+    require(["data/cmu-mosi"])
+    with pytest.raises(AbsentError) as caught:
+        require(["data/cmu-mosi", "elsewhere/mag-mosi", "microsoft/wavlm-large", "data/own", "bert-larg-uncased"])
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith("4 corpora and checkpoints are not here")
+    assert len(lines) == 4
+    assert "terms: research use" in lines[0]
+    assert "msakit import mag mosi.pkl elsewhere/mag-mosi" in lines[0]
+    assert "terms: CC BY-SA 3.0; fetch https://huggingface.co/microsoft/wavlm-large" in lines[1]
+    assert "'data/own' (no such folder" in lines[2]
+    assert "did you mean 'bert-large-uncased'?" in lines[3]
+
+
+def test_a_checkpoint_in_a_folder_counts_by_its_path_not_by_its_id(tmp_path):
+    folder = tmp_path / "checkpoints" / "bert-base-uncased"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    require(["checkpoints/bert-base-uncased"])
+    with pytest.raises(AbsentError, match="and that path in the profile"):
+        require(["bert-base-uncased"])
+
+
+def test_needs_reads_the_parameters_of_all_notebooks():
+    profile = {
+        "notebooks": {
+            "one": {
+                "parameters": {
+                    "corpus": "data/a",
+                    "encoders": {
+                        "text": {"kind": "text", "path": "bert-large-uncased"},
+                        "audio": "audio:microsoft/wavlm-large",
+                        "vision": {"kind": "vision", "path": "build/encoders/clip"},
+                    },
+                    "also": [{"corpus": "data/b"}],
+                    "settings": {"epochs": 3},
+                }
+            },
+            "two": {
+                "parameters": {
+                    "corpora": ["mini-posts", "data/a"],
+                    "text_encoder": "own/model",
+                    "clip": "openai/clip-vit-base-patch32",
+                    "arms": ["joint"],
+                }
+            },
+            "three": None,
+        }
+    }
+    assert needs(profile) == [
+        "data/a", "bert-large-uncased", "microsoft/wavlm-large", "data/b", "own/model", "openai/clip-vit-base-patch32",
+    ]  # fmt: skip
+    assert needs({"notebooks": {}}) == needs({}) == []
+
+
+def test_the_paper_profile_is_checked_before_any_work():
+    profile = yaml.safe_load((PROFILES / "paper.yaml").read_text())
+    named = needs(profile)
+    assert named
+    shown = CliRunner().invoke(cli.app, ["data", "require", str(PROFILES / "paper.yaml")])
+    assert isinstance(shown.exception, AbsentError)
+    for name in named:
+        assert name in str(shown.exception)
+    # All that the profile names is known to the catalogue.
+    assert "does not know it" not in str(shown.exception)
+    # The mini profile needs nothing that is not made here.
+    assert needs(yaml.safe_load((PROFILES / "mini.yaml").read_text())) == []
+    assert CliRunner().invoke(cli.app, ["data", "require", str(PROFILES / "mini.yaml")]).exit_code == 0
+
+
+def test_a_profile_that_is_none(tmp_path):
+    shown = CliRunner().invoke(cli.app, ["data", "require", str(tmp_path / "none.yaml")])
+    assert "there is no profile at" in str(shown.exception)
+    (tmp_path / "list.yaml").write_text(json.dumps([1]))
+    shown = CliRunner().invoke(cli.app, ["data", "require", str(tmp_path / "list.yaml")])
+    assert "is no profile" in str(shown.exception)
