@@ -5,7 +5,7 @@ import torch
 from tiny_models import generator, packed
 
 from msakit.fusion.gated import MODALITIES, AttentivePooling, GatedFusion, WeightedLayers
-from msakit.fusion.packed import Packed, frame_positions, length_mask, pad, segment_of_frame, unpad
+from msakit.fusion.packed import Packed, frame_positions, layout_of, length_mask, pad, segment_of_frame, unpad
 
 DIMS = {"text": 7, "audio": 5, "vision": 11}
 LENGTHS = {"text": [3, 13, 1, 2, 5], "audio": [2, 1, 4, 0, 3], "vision": [1, 6, 2, 2, 17]}
@@ -115,6 +115,20 @@ def test_batch_order_permutes_the_outputs_across_pooling_blocks():
         parts = frames.split(sizes.tolist())
         shuffled[m] = Packed(torch.cat([parts[i] for i in order]), sizes[order])
     torch.testing.assert_close(net(shuffled)["prediction"], net(inputs)["prediction"][order], rtol=1e-5, atol=1e-6)
+
+
+def test_a_segment_does_not_see_its_company_nor_its_padding():
+    net, inputs = model(), batch()
+    together = net(inputs)
+    for row in range(5):
+        alone = {}
+        for m, (frames, lengths, _) in inputs.items():
+            start = int(lengths[:row].sum())
+            alone[m] = Packed(frames[start : start + int(lengths[row])], lengths[row : row + 1])
+        for key in ("prediction", "gates", "z", *alone):
+            torch.testing.assert_close(net(alone)[key][0], together[key][row], rtol=1e-5, atol=1e-6)
+    longest = {m: Packed(p.frames, p.lengths, layout_of(p.lengths)._replace(longest=40)) for m, p in inputs.items()}
+    torch.testing.assert_close(net(longest)["prediction"], together["prediction"], rtol=1e-5, atol=1e-6)
 
 
 def test_outputs_and_their_ranges():
