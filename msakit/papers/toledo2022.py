@@ -65,7 +65,8 @@ def run(
 
     Args:
         folds: run k is scored on fold k, so seeds are fold numbers; 0 for the corpus's own split.
-        shares: per cent of the training split on which the `share_arms` are trained besides, with the `share_seeds`.
+        shares: per cent of the training split on which the `share_arms` are trained besides, with those of the
+            `share_seeds` that are among the seeds, so that seeds scattered over several jobs share this work too.
 
     Raises:
         ValueError: an unknown arm, a seed that is no fold, an encoder that an arm needs and that is not given.
@@ -80,11 +81,14 @@ def run(
     study = Study(corpus, table, inputs, settings, folds, Path(root))
     costs = cache(partial(measure, study, sorted({arm.base for arm in wanted if arm.protocol == CORRECTED})))
     # What is derived from stored runs comes after them.
-    wanted.sort(key=lambda arm: len(_sources(arm, known)))
+    for some in (wanted, small):
+        some.sort(key=lambda arm: (bool(_sources(arm, known)), arm.protocol.threshold == "logits"))
     jobs = []
     for seed in seeds if folds else [0]:
         jobs += [replace(job, seed=seed) for job in reference_jobs(study.view(Arm("", ""), seed).corpus)]
-    for arm, seed in [(a, s) for s in seeds for a in wanted] + [(a, s) for s in share_seeds for a in small]:
+    for arm, seed in [(a, s) for s in seeds for a in wanted] + [
+        (a, s) for s in share_seeds if s in seeds for a in small
+    ]:
         config = {"encoders": asdict(encoders), **asdict(arm.protocol), **known[arm.base]}
         del config["title"]
         if arm.percent is not None:
