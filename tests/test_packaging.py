@@ -70,7 +70,7 @@ def test_pip_install_brings_the_package_with_its_settings(tmp_path: Path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True)
     installed = {str(file.relative_to(target)) for file in target.rglob("msakit/**/*") if file.suffix == ".yaml"}
-    assert installed == {f"msakit/papers/{paper}.yaml" for paper in ("ando2022", "toledo2022", "kim2022")}
+    assert installed == {f"msakit/papers/{paper}.yaml" for paper in ("ando2022", "toledo2022", "kim2022", "references")}
     code = "import msakit, msakit.cli; print(msakit.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
