@@ -202,7 +202,7 @@ def test_a_notebook_brings_its_work_and_nothing_that_acts(made):
     assert [link["href"] for link in part.find_all("a")] == ["https://example.org", "#kim2022-mini-mosi-arms-figure"]
     assert part.find("span", class_="path").get_text() == "a file"
     assert [image["alt"] for image in part.find_all("img")] == ["Figure of the notebook, under “The shift”"]
-    assert {heading.name for heading in part.find_all(re.compile("^h[1-6]$"))} == {"h3", "h5"}
+    assert {heading.name for heading in part.find_all(re.compile("^h[1-6]$"))} == {"h3", "h4"}
 
 
 def test_a_file_that_is_no_notebook_is_named(tmp_path):

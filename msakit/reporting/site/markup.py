@@ -81,6 +81,9 @@ def fit(soup: Tag, below: int = 1) -> Tag:
             link.name = "span"
             link.attrs = {"class": "path"}
     for table in soup.find_all("table"):
+        for head in table.find_all("th"):
+            if not head.get_text(strip=True):
+                head.name = "td"  # heads nothing
         _align(table)
         in_box(table)
     for image in soup.find_all("img"):
@@ -93,7 +96,7 @@ def fit(soup: Tag, below: int = 1) -> Tag:
 
 def in_box(table: Tag, label: str = "Table") -> None:
     """Wide content scrolls in a box of its own, never the page; the box can be reached by keyboard."""
-    box = Tag(name="div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label})
+    box = Tag(name="div", attrs={"class": "scroll", "tabindex": "0", "role": "group", "aria-label": label})
     table.wrap(box)
 
 

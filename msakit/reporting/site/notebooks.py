@@ -14,8 +14,8 @@ from nbconvert.filters import Highlight2HTML, ansi2html
 
 from msakit.reporting.site import embed, markup
 
-# The notebook's own headings come below the heading that the page gives it.
-BELOW = 3
+# The notebook's own second headings come right below the heading that the page gives it.
+BELOW = 2
 # nbconvert's figures are drawn at this many dots an inch.
 DPI = 120.0
 
@@ -60,7 +60,7 @@ def _cell(cell: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> Iter
         label = {"parameters": "Parameters and their defaults", "injected-parameters": "Parameters of this run"}
         name = next((label[tag] for tag in tags if tag in label), "Code")
         (box,) = soup.find_all("pre")
-        box.attrs = {"tabindex": "0", "aria-label": name, "role": "region"}
+        box.attrs = {"tabindex": "0", "aria-label": name, "role": "group"}
         yield f'<div class="code">{box}</div>'
         yield from _outputs(cell.outputs, heading, shown)
 
@@ -86,7 +86,7 @@ def _outputs(outputs: list[Any], heading: str, shown: Mapping[str, tuple[str, st
 def _plain(text: str) -> str:
     # A progress bar rewrites its line: the last state is what a terminal would show.
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip().split("\n")]
-    return f'<pre class="output" tabindex="0" role="region" aria-label="Output">{ansi2html(chr(10).join(lines))}</pre>'
+    return f'<pre class="output" tabindex="0" role="group" aria-label="Output">{ansi2html(chr(10).join(lines))}</pre>'
 
 
 def _data(output: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> Iterable[str]:
@@ -105,7 +105,7 @@ def _data(output: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> It
             alt = output.metadata.get(pictures[0], {}).get("alt") or f"Figure of the notebook, under “{heading}”"
             made = embed.picture(content, DPI)
             yield (
-                f'<div class="output scroll" tabindex="0" role="region" aria-label="Figure"><img src="{made.src}" '
+                f'<div class="output scroll" tabindex="0" role="group" aria-label="Figure"><img src="{made.src}" '
                 f'width="{made.width}" height="{made.height}" alt="{escape(alt)}" loading="lazy"></div>'
             )
     elif "text/latex" in data:
