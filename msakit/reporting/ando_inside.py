@@ -112,7 +112,7 @@ def confusion_figure(runs: Runs, title: str) -> tuple[Figure, pd.DataFrame]:
     axis.set_xlabel("Predicted class (rounded)")
     axis.set_ylabel("Label (rounded)")
     axis.tick_params(length=0)
-    figure.colorbar(picture, ax=axis, shrink=0.75, label="Share of the label's segments")
+    figure.colorbar(picture, ax=axis, shrink=0.75, label="Share of the label's segments (cells: %)")
     figure.suptitle(title, fontsize=8.5)
     grid = pd.DataFrame(
         [(row, column, share[i, j], counts[i]) for i, row in enumerate(classes) for j, column in enumerate(classes)],
@@ -142,11 +142,14 @@ def gate_rows(runs: Runs) -> pd.DataFrame:
 def gate_figure(gates: pd.DataFrame, title: str) -> Figure:
     """The mean gate of each modality over the labels, with the interval over seeds."""
     figure, axis = plt.subplots(figsize=(draw.COLUMN, 2.8))
-    for modality in in_order(gates["modality"]):
+    for place, modality in enumerate(in_order(gates["modality"])):
         tint, marker, line = colour(modality)
         points = draw.over_seeds(gates[gates["modality"] == modality], ["label"]).sort_values("label")
-        axis.fill_between(points["label"], points["low"], points["high"], color=tint, alpha=0.15, lw=0)
-        axis.plot(points["label"], points["mean"], color=tint, marker=marker, ls=line, label=modality)
+        # A little apart, so that no interval hides another.
+        at = points["label"] + 0.09 * (place - 1)
+        error = np.nan_to_num(np.stack([points["mean"] - points["low"], points["high"] - points["mean"]]))
+        axis.errorbar(at, points["mean"], error, color=tint, elinewidth=0.7, capsize=1.5, lw=1.3, ls=line,
+                      marker=marker, label=modality)  # fmt: skip
     axis.set_ylim(0, 1)
     axis.set_xlabel("Label, rounded (−3 negative to 3 positive)")
     axis.set_ylabel("Gate (0 shut, 1 open)")
