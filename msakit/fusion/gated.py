@@ -6,7 +6,7 @@ z_m = FC [A_1 h; ...; A_4 h].  Gates are independent: a_m = sigmoid(w_m [z_visio
 softmax, and z = sum_m a_m z_m.  With `n_layers` the input is a learnt mixture of an encoder's hidden layers.
 E = 128, Z = 64 are the published sizes for MOSI, E = 256, Z = 128 those for MOSEI.
 
-Deviations: frames are packed (no padding exists, so none can leak); a segment without any frame in a modality gets a
+Deviations: frames are packed (only the softmax of the pooling sees slots of padding, with weight zero); a segment without any frame in a modality gets a
 zero embedding there; classification has one logit a class.
 """
 
@@ -61,8 +61,8 @@ class AttentivePooling(nn.Module):
         padded_scores = scores.new_zeros(batch * longest, self.heads).index_copy(0, slot, scores)
         outside = torch.arange(longest, device=lengths.device) >= lengths[:, None]
         lowest = torch.finfo(scores.dtype).min
-        attention = padded_scores.view(batch, longest, -1).masked_fill(outside[..., None], lowest).softmax(1)
-        pooled = torch.bmm(attention.transpose(1, 2), padded.view(batch, longest, -1))
+        attention = padded_scores.view(batch, longest, self.heads).masked_fill(outside[..., None], lowest).softmax(1)
+        pooled = torch.bmm(attention.transpose(1, 2), padded.view(batch, longest, frames.shape[-1]))
         return pooled.flatten(1), attention.flatten(0, 1).index_select(0, slot)
 
 
