@@ -59,6 +59,14 @@ def _train_batches(features: dict[str, Any], count: int) -> tuple[FeatureBatches
     return given, generator
 
 
+def _conditions() -> dict[str, Any]:
+    """What else ran, and whether this process was put before it."""
+    return {
+        "load_average_at_end": round(os.getloadavg()[0], 1),
+        "real_time_priority": os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR),
+    }
+
+
 def _adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
@@ -85,7 +93,7 @@ def _against_products() -> Result:
         "ratio_median_over_all_steps": round(float(np.median(ours / bare)), 3),
         "segments": MOSI_TRAIN,
         "threads": torch.get_num_threads(),
-        "load_average_at_end": round(os.getloadavg()[0], 1),
+        **_conditions(),
     }
     reference = "the bare forward and backward matrix products of the valid frames, E = 256"
     return Result("ando-epoch-products", ours.min(0).sum() / bare.min(0).sum(), 2.0, "down", reference, detail)
@@ -177,7 +185,7 @@ def _against_loader() -> Result:
         "segments": count,
         "segments_of_mosi": MOSI_TRAIN,
         "threads": torch.get_num_threads(),
-        "load_average_at_end": round(os.getloadavg()[0], 1),
+        **_conditions(),
     }
     reference = "a loader of whole float32 files per segment, its files in the page cache (times faster)"
     return Result("ando-epoch-loader", seconds["reference"] / seconds["kit"], 6.0, "up", reference, detail)

@@ -6,8 +6,9 @@ z_m = FC [A_1 h; ...; A_4 h].  Gates are independent: a_m = sigmoid(w_m [z_visio
 softmax, and z = sum_m a_m z_m.  With `n_layers` the input is a learnt mixture of an encoder's hidden layers.
 E = 128, Z = 64 are the published sizes for MOSI, E = 256, Z = 128 those for MOSEI.
 
-Deviations: frames are packed (only the softmax of the pooling sees slots of padding, with weight zero); a segment without any frame in a modality gets a
-zero embedding there; classification has one logit a class.
+Deviations: frames are packed (only the softmax of the pooling sees slots of padding, with weight zero); a segment
+without any frame in a modality gets a zero embedding there; classification has one logit a class; the probability of
+dropout is rounded as :mod:`msakit.fusion.dropout` says.
 """
 
 from typing import Any, cast

@@ -6,8 +6,9 @@ of :mod:`msakit.fusion.gated`, unchanged, over layers and seeds, and one Adam st
 replica ends with the weights that a run of its own would have given (up to rounding); a test holds it to that.
 Between seeds batches differ in length: shorter ones are filled with frames that belong to no segment.
 
-It pays off on a GPU, where one small model leaves the device idle and its time is that of launching kernels: 24 layers
-x 5 seeds then take the launches of one run.  On a CPU, which a single run keeps busy, it saves nothing.
+It is meant for a GPU, which one small model leaves idle while kernels are launched: here 24 layers x 5 seeds share the
+launches of one model.  How much that gains has not been measured on a device.  On a CPU, which a single run already
+keeps busy, train the runs one by one.
 """
 
 import copy
