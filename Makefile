@@ -16,7 +16,7 @@ export PYTHONUNBUFFERED := 1
 SNAKEMAKE = $(BIN)/python -m snakemake --snakefile workflow/Snakefile --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help env minilm reproduce mini-full paper cmu-mosi strip test lint check-results walkthroughs lab bench ci clean
+.PHONY: help env minilm reproduce mini-full paper cmu-mosi strip test lint check-results walkthroughs lab bench claims report ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -75,8 +75,18 @@ lab: .venv/ready  ## open JupyterLab on the first walkthrough
 bench: .venv/ready  ## run the benchmarks into results/benchmarks
 	$(BIN)/python -m benchmarks
 
-ci: lint test check-results reproduce  ## what continuous integration runs
+claims: .venv/ready  ## test each paper's claims on the recorded runs of every profile
+	$(BIN)/python -m msakit.cli claims
+
+report: .venv/ready  ## make the report page of every profile: results/<profile>/report/index.html
+	$(BIN)/python -m msakit.cli report
+
+ci: lint test check-results  ## what continuous integration runs; the rebuilt results may differ within seed noise
+	rm -rf build/committed && mkdir -p build && cp -R results/mini build/committed
+	$(MAKE) reproduce
 	$(BIN)/python -m msakit.cli check-results results/mini
+	$(BIN)/python -m msakit.cli report --check results/mini
+	$(BIN)/python -m msakit.cli compare build/committed results/mini
 
 clean:  ## remove everything built (not .venv, not results)
 	rm -rf build .snakemake .pytest_cache .mypy_cache .ruff_cache

@@ -64,13 +64,18 @@ def test_pip_install_brings_the_package_with_its_settings(tmp_path: Path):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     for file in (ROOT / "msakit").rglob("*"):
-        if file.suffix in {".py", ".yaml"}:
+        if file.suffix in {".py", ".yaml", ".css", ".js", ".j2"}:
             (source / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             (source / file.relative_to(ROOT)).write_bytes(file.read_bytes())
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True)
-    installed = {str(file.relative_to(target)) for file in target.rglob("msakit/**/*") if file.suffix == ".yaml"}
-    assert installed == {f"msakit/papers/{paper}.yaml" for paper in ("ando2022", "toledo2022", "kim2022", "references")}
+    installed = {str(file.relative_to(target)) for file in target.rglob("msakit/**/*") if file.is_file()}
+    there = {
+        str(file.relative_to(ROOT)) for file in (ROOT / "msakit").rglob("*.*") if file.suffix not in {".py", ".pyc"}
+    }
+    assert {f"msakit/papers/{paper}.yaml" for paper in ("ando2022", "toledo2022", "kim2022", "references")} <= there
+    assert {f"msakit/reporting/site/page.{kind}" for kind in ("css", "js", "html.j2")} <= there
+    assert {file for file in there if not Path(file).name.startswith(".")} <= installed
     code = "import msakit, msakit.cli; print(msakit.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAPERS = {"ando2022", "toledo2022", "kim2022"}
 CORPORA = {"mini-mosi", "mini-posts", "mini-memes", "mini-pool-mosi", "mini-pool-posts"}
 ENCODERS = {"bert", "distilbert", "wavlm", "clip", "resnet", "visualbert", "word-vectors"}
-LAST = {("publish", ""), ("summary", ""), ("all", "")}
+LAST = {("publish", ""), ("summary", ""), ("report", ""), ("all", "")}
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 
 
@@ -47,7 +47,7 @@ def plan(folder: Path, profile: str = "mini", *arguments: str) -> set[tuple[str,
 
 def copy_tree(folder: Path) -> Path:
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns(".snakemake"))
-    for part, kept in (("msakit", {".py", ".yaml"}), ("notebooks", {".ipynb"})):
+    for part, kept in (("msakit", {".py", ".yaml", ".css", ".js", ".j2"}), ("notebooks", {".ipynb"})):
         for file in (path for path in (ROOT / part).rglob("*") if path.suffix in kept):
             (folder / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, folder / file.relative_to(ROOT))
@@ -68,7 +68,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in names:
             (folder / "build" / kind / name).mkdir(parents=True)
     (folder / "build/mini/notebooks").mkdir(parents=True)
-    for name in (*PAPERS, "published", "summary"):
+    for name in (*PAPERS, "published", "summary", "report"):
         (folder / "build/mini" / f"{name}.done").touch()
     for name in (*PAPERS, "summary"):
         (folder / "build/mini/notebooks" / f"{name}.ipynb").touch()
@@ -114,7 +114,7 @@ def test_the_mini_profile_plans_everything_from_nothing(fresh: Path):
     assert not (fresh / "build").exists()
     assert not (fresh / "results").exists()
     commands = re.findall(r"^Shell command: (python .*)$", text, re.MULTILINE)
-    assert len(commands) == len(expected) + len(PAPERS) + 2
+    assert len(commands) == len(expected) + len(PAPERS) + 3
     assert all(command.startswith("python -m msakit.cli ") for command in commands)
     # Paths are relative, so that the space in the folder's name needs no care.
     assert not any(str(fresh) in command for command in commands)
@@ -175,4 +175,4 @@ def test_a_changed_encoder_recipe_plans_the_encoder_and_what_rests_on_it(built: 
 
 def test_a_changed_summary_plans_itself_alone(built: Path):
     with changed(built / "notebooks/reports/summary.ipynb", '"cells"', '"cells" '):
-        assert plan(built) == {("summary", ""), ("all", "")}
+        assert plan(built) == {("summary", ""), ("report", ""), ("all", "")}
