@@ -136,13 +136,6 @@ class Repeated:
             yield from self.batches
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the random order stands; a checkpoint keeps it."""
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.batches.load_state_dict(state)
-
-    def state_dict(self) -> dict[str, Any]:
         """What decides the order of the epochs to come."""
         return self.batches.state_dict()
 
