@@ -4,8 +4,9 @@ import socket
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
-from torch.nn.parallel import DistributedDataParallel
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import multiprocessing, nn
 
 from msakit.fusion.packed import Packed
 from msakit.training.losses import LOSSES, info_nce, with_contrast
@@ -94,17 +95,20 @@ def pair_loss(model, rows, with_keys):
 
 def one_of_two(rank, port, with_keys, results):
     """A process of a group of two: its share of the rows, weighted as the training loop weights it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    # The process that this one was forked from may have had an accelerator of its own.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True)
+    model = accelerator.prepare(Pair())
     rows = ROWS[SHARES[rank]]
-    model = DistributedDataParallel(Pair())
-    loss = pair_loss(model, rows, with_keys) * (len(rows) / len(ROWS) * 2)
-    loss.backward()
-    gradients = {name: p.grad.numpy() for name, p in model.module.named_parameters()}
+    loss = pair_loss(model, rows, with_keys) * (len(rows) / len(ROWS) * accelerator.num_processes)
+    accelerator.backward(loss)
+    gradients = {name: p.grad.numpy() for name, p in accelerator.unwrap_model(model).named_parameters()}
     results.put((rank, float(loss), gradients))
-    distributed.barrier()
-    distributed.destroy_process_group()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
 
 
 @pytest.mark.parametrize("with_keys", [False, True])
