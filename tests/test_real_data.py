@@ -48,6 +48,11 @@ def text_keys(value: Any) -> Iterator[Any]:
             yield from text_keys(item)
 
 
+def holds_text(value: Any) -> bool:
+    """Whether a value is a string, or a list with one."""
+    return isinstance(value, str) or (isinstance(value, list) and any(map(holds_text, value)))
+
+
 def leaks(folder: Path, texts: set[str]) -> list[str]:
     """Files of a results folder with a text column, a text under the key "text", or a transcript anywhere."""
     found = []
@@ -55,8 +60,8 @@ def leaks(folder: Path, texts: set[str]) -> list[str]:
         content = path.read_text()
         if path.suffix == ".csv" and "text" in content.splitlines()[0].split(","):
             found.append(f"{path.name}: column text")
-        # The text modality of a run has settings under its name; a transcript would be a string.
-        if path.suffix == ".json" and any(not isinstance(item, dict) for item in text_keys(json.loads(content))):
+        # The text modality of a run has settings and numbers under its name; a transcript would be a string.
+        if path.suffix == ".json" and any(holds_text(item) for item in text_keys(json.loads(content))):
             found.append(f"{path.name}: key text")
         # Lines of fewer than three words hold no transcript of three.
         lines = "\n".join(line for line in content.upper().splitlines() if len(re.findall(r"\w+\s", line)) >= 2)
@@ -66,7 +71,13 @@ def leaks(folder: Path, texts: set[str]) -> list[str]:
 
 def test_the_search_for_transcripts_finds_them(tmp_path: Path):
     texts = {"IT WAS REALLY GOOD"}
-    (tmp_path / "fine.json").write_text(json.dumps({"inputs": {"text": {"layer": 3}}, "title": "it was good"}))
+    fine = {
+        "inputs": {"text": {"layer": 3}},
+        "weights": {"text": [0.5, 0.5]},
+        "layers": {"text": 3},
+        "title": "it was good",
+    }
+    (tmp_path / "fine.json").write_text(json.dumps(fine))
     (tmp_path / "fine.csv").write_text("segment_id,label\na,1.0\n")
     assert leaks(tmp_path, texts) == []
     (tmp_path / "column.csv").write_text("segment_id,text\na,no\n")
@@ -121,9 +132,10 @@ def test_all_layers_of_a_pre_trained_encoder_and_the_audio_that_came_along(small
 
     settings = ando2022.Settings(epochs=2, warmup_epochs=1, cosine_epochs=2, learning_rate=1e-3)
     runs = ando2022.run(corpus, encoded, classic, settings, [0], tmp_path / "runs")
+    pairs = [f"{family}-text-audio" for family in ("convbert", "output", "best", "weighted")]
     assert set(runs.frame["arm"]) == {
-        *(f"layer{layer}-text" for layer in range(LAYERS)), "weighted-text", "conventional-audio",
-        "output-text-audio", "weighted-text-audio", "best-text-audio", "constant",
+        *(f"layer{layer}-text" for layer in range(LAYERS)), "output-text", "best-text", "weighted-text",
+        "conventional-audio", *pairs, *(f"{name}.concat" for name in pairs), "constant",
     }  # fmt: skip
     scores = runs.scores("mae").set_index("arm")["value"]
     assert scores.between(0.5, 2.5).all()

@@ -206,6 +206,8 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) ->
         part = attention[attention["segment_id"] == segment]
         for modality in in_order(part["modality"]):
             frames = part[part["modality"] == modality]
+            if len(frames) < 2:
+                continue  # one vector a segment: there is nothing to attend to
             height = frames["weight"] * len(frames)
             place = frames["seconds"] if timed else (frames["position"] + 0.5) / len(frames)
             there = place.notna()
@@ -221,7 +223,9 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) ->
             above.set_xticks(words["seconds"], words["word"], fontsize=6.5, rotation=30, ha="left")
             above.tick_params(length=2, pad=1)
             above.spines["top"].set_visible(False)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
+        if not timed:
+            axis.set_xlim(0, 1)
         axis.set_ylabel("Attention ÷\nuniform attention")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel(

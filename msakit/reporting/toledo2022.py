@@ -125,7 +125,7 @@ def protocol_table(runs: Runs) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     tested = frame["p"].notna()
     if tested.any():
-        frame.loc[tested, "p (Holm)"] = statistics.holm(frame.loc[tested, "p"].to_numpy(float)).p
+        frame.loc[tested, "p (Holm)"] = statistics.holm(frame.loc[tested, "p"].to_numpy(float)).adjusted
     return frame
 
 

@@ -69,13 +69,16 @@ def test_kinds_apart_and_tested_in_pairs(runs):
     assert frame.loc[("ambiguous", cms), "p"] == 0.5
     assert frame.loc[("sarcastic", cms), "difference"] == 0
     assert frame.loc[("plain", cms), "segments"] == 2
+    # Six tests, of which the two smallest p are 0.5: six times that, at most 1.
+    assert frame.loc[("ambiguous", cms), "p (Holm)"] == 1.0
 
 
 def test_sweep_holds_the_arm_itself(runs):
     frame = report.sweep_table(runs)
-    assert list(frame["value"]) == [0.1, 0.5]
-    assert list(frame["own"]) == ["own", ""]
-    assert list(frame["MAE ↓"]) == [0.25, 0.75]
+    # At zero stands CMS without the contrastive loss.
+    assert list(frame["value"]) == [0.0, 0.1, 0.5]
+    assert list(frame["own"]) == ["", "own", ""]
+    assert list(frame["MAE ↓"]) == [pytest.approx(4 / 6), 0.25, 0.75]
 
 
 def test_space_before_and_after(runs):
