@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 2
 MEND = "delete it and run this arm and seed again"
+# Whose version may move a number; msakit's own is that of the protocol too.
+LIBRARIES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "accelerate", "tokenizers", "librosa", "av",
+             "opencv-python-headless", "msakit")  # fmt: skip
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 CORPUS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -128,11 +131,12 @@ def run_key(config: Mapping[str, Any], corpus_fingerprint: str, code: str) -> st
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions, machine class (cores and architecture, no model name), device and the state of the sources."""
+    """Versions of libraries and metrics, machine class (architecture and cores), device and the state of the sources."""
     commit, dirty = git_state()
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "transformers", "numpy", "msakit")},
+        **{name: _version(name) for name in LIBRARIES},
+        "metrics_version": metrics.VERSION,
         "platform": platform.system(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": device,
