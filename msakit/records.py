@@ -131,7 +131,7 @@ def run_key(config: Mapping[str, Any], corpus_fingerprint: str, code: str) -> st
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions of libraries and metrics, machine class (architecture and cores), device and the state of the sources."""
+    """Versions of libraries and metrics, machine class (architecture, cores), device and the state of the sources."""
     commit, dirty = git_state()
     return {
         "python": platform.python_version(),
