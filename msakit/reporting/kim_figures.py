@@ -125,7 +125,7 @@ def alignment_and_uniformity(frame: pd.DataFrame, titles: Mapping[str, str]) -> 
             sns.despine(ax=axis)
         axes[0, 0].set_ylabel("Value ↓ (no unit)")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
