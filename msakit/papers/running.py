@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from msakit import records
 from msakit.data.corpus import Corpus
+from msakit.training.checkpoint import resumable
 from msakit.training.loop import Fit
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def run_jobs(
 ) -> records.Runs:
     """Train the jobs that are not yet recorded under `root` with the same settings, corpus and code.
 
-    A kill loses at most the run under way: each is stored as soon as it is trained, and a second call goes on. Runs of
+    A kill loses at most about a minute: each run is stored as soon as it is trained, the one under way is checkpointed
+    under ``checkpoints`` beside `root`, and a second call goes on. Runs of
     this paper and corpus that were made with other settings, another version of the corpus or other code are moved to
     `superseded` beside `root`: nothing is lost, and no table mixes them with the present ones.
 
@@ -90,7 +92,8 @@ def run_jobs(
 
 def _run(job: Job, config: dict[str, Any], key: str, paper: str, corpus: Corpus, root: Path) -> None:
     started = time.perf_counter()
-    outcome = job.train()
+    with resumable(root.parent / "checkpoints" / key[:16]):
+        outcome = job.train()
     record = records.RunRecord(
         paper=paper,
         arm=job.arm,
@@ -104,7 +107,7 @@ def _run(job: Job, config: dict[str, Any], key: str, paper: str, corpus: Corpus,
         protocol=job.protocol,
         config=config,
         key=key,
-        selection=_selection(outcome),
+        selection=_selection(outcome, str(config.get("stop", "valid"))),
         history=outcome.fit.history if outcome.fit else [],
         environment=records.environment(),
         seconds=round(time.perf_counter() - started, 3),
@@ -131,11 +134,11 @@ def _supersede(root: Path, paper: str, corpus: Corpus, shared: Mapping[str, Any]
             file.replace(place / f"{run.path.stem}.{run.record.key[:12]}{file.name.removeprefix(run.path.stem)}")
 
 
-def _selection(outcome: Outcome) -> dict[str, Any] | None:
+def _selection(outcome: Outcome, split: str) -> dict[str, Any] | None:
     if outcome.fit is None:
         return None
     value, epoch = outcome.fit.best["valid_loss"], outcome.fit.best_epoch
-    return {"split": "valid", "metric": outcome.metric, "value": value, "epoch": epoch}
+    return {"split": split, "metric": outcome.metric, "value": value, "epoch": epoch}
 
 
 def reference_jobs(corpus: Corpus) -> list[Job]:

@@ -34,7 +34,7 @@ def publish(built: Path, results: Path, profile: str, modules: Mapping[str, str]
         if leftover.exists():
             shutil.rmtree(leftover)
     results.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(built, partial, ignore=shutil.ignore_patterns("*.partial", "superseded"))
+    shutil.copytree(built, partial, ignore=shutil.ignore_patterns("*.partial", "superseded", "checkpoints"))
     if results.exists():
         for kept in results.iterdir():
             if kept.name in REPLACED or (partial / kept.name).exists():
