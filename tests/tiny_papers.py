@@ -44,8 +44,8 @@ ANDO = ando2022.Settings(width=8, embedding=4, heads=2, epochs=2, warmup_epochs=
 # Every kind of arm once; there are no conventional features of vision.
 ANDO_ARMS = (
     "conventional-text", "conventional-audio", "conventional-text-audio", "convbert-text-audio", "layer*",
-    "output-text", "output-text-audio-vision", "best-text", "best-audio", "best-vision", "best-text-audio-vision*", "weighted-text",
-    "weighted-text-audio-vision",
+    "output-text", "output-text-audio-vision", "best-text", "best-audio", "best-vision", "best-text-audio-vision*",
+    "weighted-text", "weighted-text-audio-vision",
 )  # fmt: skip
 TOLEDO = toledo2022.Settings(epochs=2, learning_rate=1e-3, batch_size=8, frozen_epochs=3, max_tokens=24)
 KIM = kim2022.Settings(epochs=2, batch_size=8, learning_rate=1e-2, average_decay=0.8)
