@@ -13,7 +13,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 _REGISTRY_ENTRY = re.compile(r"msakit(\.\w+)+:\w+")
 # What shapes a table or a page, but never a trained model's predictions.
-PRESENTATION = ("reporting", "records.py", "metrics.py", "statistics.py", "cli.py", "notebook.py", "sources.py")
+PRESENTATION = (
+    "reporting",
+    "predictor.py",
+    "records.py",
+    "metrics.py",
+    "statistics.py",
+    "cli.py",
+    "notebook.py",
+    "sources.py",
+)
 
 
 def sources(*parts: str, without: tuple[str, ...] = ()) -> list[str]:
