@@ -130,9 +130,9 @@ def test_the_mini_profile_gives_parameters_that_the_notebooks_declare():
         assert set(wanted["parameters"]) <= set(resolve(declared, wanted["parameters"]))
 
 
-def test_the_real_data_profile_plans_one_paper_on_the_given_folder(fresh: Path):
+def test_the_real_data_profile_plans_its_papers_on_the_given_folder(fresh: Path):
     text = snakemake(fresh, "cmu-mosi", "--dry-run", "--printshellcmds", "--config", "data=../some where/mosi")
-    assert planned(text) == only("ando2022")
+    assert planned(text) == only("ando2022", "kim2022")
     assert '"corpus": "../some where/mosi"' in text
     assert '"path": "../some where/mosi"' in text
     assert "{data}" not in text
