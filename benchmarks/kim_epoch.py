@@ -1,10 +1,10 @@
 """An epoch of Kim & Kim 2022 at the size of BERT-base and the lengths of CMU-MOSI.
 
-Random weights of bert-base-uncased's shape; lengths are log-normal with a mean of about 15 word pieces, at most 50; the
-share of valid and test segments is MOSI's. The reference is the plain loop: every batch padded to 50 tokens, every
-epoch scored on valid and on test. Ours is the recipe's own loop on batches of segments of similar length; it scores
-valid and, to show what choosing on test would do, test too. The variants take turns, and the fastest turn of each
-counts, so that what else the machine does counts little.
+Random weights of bert-base-uncased's shape; lengths are log-normal with a mean of about 15 word pieces, at most 50; as
+many segments as in CMU-MOSI. The reference is the plain loop: every batch padded to 50 tokens, every epoch scored on
+valid and on test; all its batches cost the same, so it is timed on an eighth of the segments. Ours is the recipe's own
+loop on batches of segments of similar length; it scores valid and, to show what choosing on test would do, test too.
+The variants take turns, and the fastest turn of each counts, so that what else the machine does counts little.
 """
 
 import time
@@ -24,9 +24,10 @@ from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, set_seed
 from msakit.training.losses import mse, with_contrast
 
-SIZES = {"train": 96, "valid": 17, "test": 51}
+SIZES = {"train": 1284, "valid": 229, "test": 686}
+REFERENCE_SHARE = 8  # of each split
 WIDTHS = {"audio": 74, "vision": 47}
-LONGEST, TURNS = 50, 4
+LONGEST, TURNS = 50, 2
 SETTINGS = Settings(epochs=1)
 
 
@@ -34,8 +35,9 @@ def run() -> list[Result]:
     """Two results: the reference's seconds over ours (MAG), and CMS with CLR over MAG."""
     inputs = {split: _inputs(count, seed) for seed, (split, count) in enumerate(SIZES.items())}
     arms = arms_of_paper()
+    part = {split: _inputs(count // REFERENCE_SHARE, seed) for seed, (split, count) in enumerate(SIZES.items())}
     variants: dict[str, Callable[[], float]] = {
-        "reference": lambda: _reference(inputs, arms["mag"]),
+        "reference": lambda: REFERENCE_SHARE * _reference(part, arms["mag"]),
         "mag": lambda: _ours(inputs, arms["mag"]),
         "cms_clr": lambda: _ours(inputs, arms["cms-clr"]),
     }
@@ -46,7 +48,7 @@ def run() -> list[Result]:
     best = {name: min(values) for name, values in seconds.items()}
     detail = {f"{name}_seconds": [round(value, 2) for value in values] for name, values in seconds.items()}
     detail |= {"segments": SIZES, "mean_tokens": round(np.mean([len(ids) for ids in inputs["train"].token_ids]), 1)}
-    detail |= {"threads": torch.get_num_threads()}
+    detail |= {"reference_timed_on": f"1/{REFERENCE_SHARE} of the segments", "threads": torch.get_num_threads()}
     padded = f"a loop that pads every batch to {LONGEST} tokens and scores valid and test each epoch"
     return [
         Result("kim-epoch", best["reference"] / best["mag"], 2.0, "up", f"the speed of {padded}", detail),
