@@ -16,20 +16,17 @@ frames, because some sets come unscaled; the rule by which they chose "mid-best"
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 
 from msakit import records
 from msakit.data.corpus import Corpus
 from msakit.features import FeatureStore
-from msakit.fusion.gated import GatedFusion
-from msakit.papers import ando_details
 from msakit.papers.ando_details import Details
 from msakit.papers.ando_inputs import (
     LAYER_ARM,
@@ -42,14 +39,11 @@ from msakit.papers.ando_inputs import (
     extract_all,
     split_features,
 )
-from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
+from msakit.papers.ando_training import NOTHING, LayerSweep, Settings, train
+from msakit.papers.running import Job, Outcome, reference_jobs, run_jobs
 from msakit.records import Runs
 from msakit.sources import fingerprint
-from msakit.training.batching import FeatureBatches
-from msakit.training.loop import Fit, fit, predict, set_seed
-from msakit.training.losses import l1
-from msakit.training.schedules import warmup_cosine
-from msakit.training.spec_augment import SpecAugment
+from msakit.training.loop import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -65,30 +59,6 @@ __all__ = [
     "split_features",
     "train",
 ]
-
-NOTHING = Details()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Sizes and training of one profile; the defaults are the authors' for CMU-MOSI."""
-
-    width: int = 128  # E, of the projection and the attention
-    embedding: int = 64  # Z, of one modality's embedding
-    heads: int = 4  # of the self-attentive pooling
-    dropout: float = 0.2
-    epochs: int = 50
-    warmup_epochs: int = 10  # from a tenth of the learning rate, linearly
-    cosine_epochs: int = 50  # length of the cosine, which the last epoch may cut
-    learning_rate: float = 1e-4
-    batch_size: int = 16
-    spec_augment: bool = True
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"epochs must be at least 1 and batch_size at least 2, not {self.epochs}, {self.batch_size}"
-            )
 
 
 def best_layers(runs: Runs) -> dict[str, int]:
@@ -111,6 +81,7 @@ def run(
     *,
     layers: Sequence[int] | None = None,
     arms: Sequence[str] | None = None,
+    sweep_on: str | None = None,
 ) -> Runs:
     """Train every arm with every seed, skipping what is recorded under ``root``; gives back all present runs.
 
@@ -120,6 +91,8 @@ def run(
     Args:
         layers: hidden states to look at, see `Inputs`.
         arms: names or patterns, see `choose_arms`.
+        sweep_on: the device on which a modality's single layers train together, all seeds at once (`LayerSweep`);
+            by default a GPU if there is one, otherwise each run is trained by itself.
     """
     root, inputs = Path(root), Inputs(encoded, conventional, layers)
     names = choose_arms(inputs, arms)
@@ -132,7 +105,9 @@ def run(
         root=root,
     )
     first = {name: arm for name in names if not name.startswith("best-") and (arm := inputs.arm(name))}
-    study = _Study(corpus, settings, tuple(seeds), root)
+    if sweep_on is None and torch.cuda.is_available():
+        sweep_on = "cuda"
+    study = _Study(corpus, settings, tuple(seeds), root, _sweeps(corpus, first, settings, seeds, sweep_on))
     runs = do([*reference_jobs(corpus), *study.jobs(first)])
     chosen = [name for name in names if name.startswith("best-")]
     if not chosen:
@@ -150,6 +125,7 @@ class _Study:
     settings: Settings
     seeds: tuple[int, ...]
     root: Path
+    sweeps: Mapping[str, LayerSweep] = field(default_factory=dict)  # by the name of each arm that trains with others
 
     def jobs(self, arms: Mapping[str, Arm], earlier: Mapping[str, Arm] | None = None) -> list[Job]:
         """One job an arm and seed. An arm that equals one before it is recorded from that one's run."""
@@ -166,7 +142,9 @@ class _Study:
                 # A run that keeps more than its predictions is trained in any case.
                 kept = seed == 0 and name in gated
                 details = Details(name, name == detailed, heads / name) if kept else NOTHING
-                if same == name or kept:
+                if name in self.sweeps:
+                    made.append(Job(name, seed, arm.describe(), partial(self.sweeps[name].outcome, name, seed)))
+                elif same == name or kept:
                     train_it = partial(train, self.corpus, arm, self.settings, seed, details)
                     made.append(Job(name, seed, arm.describe(), train_it))
                 else:
@@ -175,59 +153,16 @@ class _Study:
         return made
 
 
-def train(corpus: Corpus, arm: Arm, settings: Settings, seed: int, details: Details = NOTHING) -> Outcome:
-    """One run: train on train, keep the epoch with the lowest validation MAE, predict valid and test."""
-    generator = set_seed(seed)
-    features = {split: split_features(corpus, arm.sources, split) for split in ("train", "valid", "test")}
-    model = GatedFusion(
-        dims={name: source.store.dim for name, source in arm.sources.items()},
-        n_layers={name: source.mixed for name, source in arm.sources.items() if source.mixed is not None},
-        width=settings.width,
-        embedding=settings.embedding,
-        heads=settings.heads,
-        dropout=settings.dropout,
-        decoder=arm.decoder,
-    )
-    augment = SpecAugment() if settings.spec_augment else None
-    labels = {split: np.asarray(corpus.splits[split]["label"]) for split in features}
-    batches = {
-        "train": FeatureBatches(
-            features["train"],
-            labels["train"],
-            settings.batch_size,
-            generator=generator,
-            drop_last=True,
-            augment=augment,
-        )
-    } | {split: FeatureBatches(features[split], labels[split], 256) for split in ("valid", "test")}
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    result = fit(
-        model,
-        batches["train"],
-        batches["valid"],
-        loss=l1,
-        optimizer=optimizer,
-        scheduler=warmup_cosine(optimizer, settings.warmup_epochs, settings.cosine_epochs),
-        epochs=settings.epochs,
-        ties="last",  # as the authors' code
-        progress=False,
-    )
-    gated = arm.decoder == "gated" and len(arm.sources) > 1
-    tables = []
-    for split in ("valid", "test"):
-        found = predict(model, batches[split], ("prediction", "gates") if gated else ("prediction",))
-        table = prediction_table(corpus, split, found["prediction"])
-        for place, name in enumerate(model.modalities if gated else ()):
-            table[f"gate_{name}"] = found["gates"][:, place]
-        tables.append(table)
-    measured = ando_details.measure(model, arm)
-    artifacts: dict[str, pd.DataFrame] = {}
-    if details.tables:
-        artifacts, variance = ando_details.tables(model, corpus, arm, batches["test"], tables[1])
-        measured["embedding_variance"] = variance
-    if details.head is not None:
-        ando_details.save_head(model, corpus, arm, details.arm, details.head)
-    return Outcome(result, "mae", tables, measured, artifacts)
+def _sweeps(
+    corpus: Corpus, arms: Mapping[str, Arm], settings: Settings, seeds: Sequence[int], device: str | None
+) -> dict[str, LayerSweep]:
+    """The single layers of each modality as one sweep, by arm; none without a device for them."""
+    by_modality: dict[str, dict[str, Arm]] = {}
+    for name, arm in arms.items():
+        if device is not None and (single := re.match(LAYER_ARM, name)):
+            by_modality.setdefault(single["modality"], {})[name] = arm
+    sweeps = [LayerSweep(corpus, single, settings, seeds, str(device)) for single in by_modality.values()]
+    return {name: sweep for sweep in sweeps for name in sweep.arms}
 
 
 def _recorded(root: Path, corpus: Corpus, arm: str, seed: int) -> Outcome:

@@ -125,6 +125,25 @@ def test_of_equal_layers_the_earlier_one_is_best(copy):
     assert ando2022.best_layers(select(copy))["text"] == 1
 
 
+def test_layers_trained_together_come_to_the_runs_of_their_own(ando, tmp_path):
+    together = ando.call(ANDO, SEEDS, tmp_path / "runs", arms=["layer*", "output-text"], sweep_on="cpu")
+    names = sorted(name for name in TRAINED if name.startswith("layer"))
+    assert {run.record.arm for run in together} - REFERENCES == {*names, "output-text"}
+    for run in together.select(arm=names):
+        own = ando.runs.select(arm=run.record.arm, seed=run.record.seed).runs[0]
+        modality = run.record.arm.partition("-")[2]
+        assert run.record.measurements["trained_together"] == LAYERS[modality] * len(SEEDS)
+        assert run.record.selection["epoch"] == own.record.selection["epoch"]
+        assert run.record.config == own.record.config
+        tables = [pd.read_csv(each.path.with_suffix(".csv")) for each in (run, own)]
+        assert list(tables[0]["segment_id"]) == list(tables[1]["segment_id"])
+        np.testing.assert_allclose(tables[0]["prediction"], tables[1]["prediction"], rtol=1e-3, atol=1e-4)
+    # The output layer is one of them: it is taken over, not trained again.
+    output, last = (together.select(arm=arm, seed=0).runs[0].record for arm in ("output-text", "layer2-text"))
+    assert output.config["same_as"] == "layer2-text"
+    assert output.selection == last.selection
+
+
 def test_a_second_call_trains_nothing(ando, monkeypatch):
     def train(*_):
         raise AssertionError("trained again")
