@@ -34,7 +34,7 @@ from msakit.papers.kim_words import Source, describe
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
 from msakit.records import Runs
 from msakit.sources import fingerprint
-from msakit.training.loop import fit, predict, set_seed
+from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
 from msakit.training.losses import mse, with_contrast
 from msakit.training.schedules import linear_warmup_decay
 
@@ -233,7 +233,7 @@ def train(
         batches["valid"],
         loss=loss,
         optimizer=optimizer,
-        scheduler=linear_warmup_decay(optimizer, settings.epochs * len(batches["train"]), settings.warmup),
+        scheduler=linear_warmup_decay(optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup),
         scheduler_step="batch",
         epochs=settings.epochs,
         average=decays[arm.average],

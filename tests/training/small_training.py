@@ -20,7 +20,7 @@ from torch import nn
 
 from msakit.training import losses
 from msakit.training.batching import TextBatches
-from msakit.training.loop import fit, predict, set_seed
+from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
 from msakit.training.schedules import linear_warmup_decay
 
 ROWS, DIM = 42, 6
@@ -83,13 +83,14 @@ def run(
     model = Net(noise)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.05)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+    train_batches = make_batches(slice(0, 28), batch, generator)
     found = fit(
         model,
-        make_batches(slice(0, 28), batch, generator),
+        train_batches,
         make_batches(slice(28, 35), 4),
         loss=loss,
         optimizer=optimizer,
-        scheduler=linear_warmup_decay(optimizer, 40),
+        scheduler=linear_warmup_decay(optimizer, 10 * steps_of_epoch(train_batches, accelerator)),
         scheduler_step="batch",
         epochs=epochs,
         clip=5.0,
