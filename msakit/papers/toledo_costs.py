@@ -64,7 +64,7 @@ def _measure(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     learner.model.to(study.inputs.device)
     batches = learner.batches(rows, batch_size=settings.batch_size, generator=generator)
     sizes = cost.parameters(learner.model)
-    make = partial(torch.optim.AdamW, lr=learner.rate, weight_decay=settings.weight_decay)
+    make = partial(torch.optim.AdamW, lr=learner.rate, weight_decay=settings.weight_decay, fused=True)
     epoch = cost.epoch(learner.model, batches, loss=classification, optimizer=make)
     return {
         "trainable_parameters": sizes.trainable,

@@ -147,4 +147,4 @@ class Repeated:
 def optimizer(learner: Learner, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over what is trained."""
     trained = [parameter for parameter in learner.model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=learner.rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=learner.rate, weight_decay=settings.weight_decay, fused=True)

@@ -12,7 +12,7 @@ first step.  As "judge" (default) validation, selection and the returned weights
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from msakit.memory import keep_freed_memory
 from msakit.training.checkpoint import SECONDS_BETWEEN, Checkpoint, next_place, trained_state
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def fit(
 
     Raises ValueError for unknown options or a checkpoint of another fit, FloatingPointError once a loss is not finite.
     """
+    keep_freed_memory()
     metrics = metrics or {}
     name, better = _check_options(select, metrics, ties, scheduler_step, valid_mean, average_as)
     key = "valid_loss" if name == "loss" else name
@@ -153,8 +155,7 @@ def fit(
                     value = loss(outputs, batch)
                     # Gradients are averaged over processes, and accelerate divides by the accumulation steps.
                     taken = len(batch["label"]) * counts
-                    parts_of_step = accelerator.num_processes * accelerator.gradient_accumulation_steps
-                    accelerator.backward(value * (taken / samples * parts_of_step))
+                    accelerator.backward(value * (taken / samples * _batches_of_step(accelerator)))
                 total, count = total + value.detach() * taken, count + taken
             if clip is not None:
                 accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -195,6 +196,8 @@ def fit(
             kept.save(dict(zip(_NOTES, (history, best_epoch, best_state, waited, seconds), strict=True)))
             stored = time.perf_counter()
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    # accelerate prepares a model once: without this, training it again would silently be in single precision.
+    bare._is_accelerate_prepared = False  # type: ignore[assignment]
     bare.load_state_dict(best_state, strict=False)
     bare.eval()
     if kept is not None and not keep_checkpoint:
@@ -262,10 +265,19 @@ def _taught(teacher: nn.Module, batch: dict[str, Any], accelerator: Accelerator)
     return {f"teacher_{key}": value for key, value in outputs.items()}
 
 
+def steps_of_epoch(batches: Sized, accelerator: Accelerator | None = None) -> int:
+    """Steps of the optimizer in an epoch of `fit` with the same accelerator: what a schedule by batch counts in."""
+    return -(-len(batches) // _batches_of_step(accelerator or Accelerator()))
+
+
+def _batches_of_step(accelerator: Accelerator) -> int:
+    return accelerator.num_processes * accelerator.gradient_accumulation_steps
+
+
 def _groups(batches: Batches, accelerator: Accelerator) -> Iterator[list[dict[str, Any]]]:
     """The batches of one step of the optimizer, over all processes; the last group may have fewer."""
-    source, size = iter(batches), accelerator.num_processes * accelerator.gradient_accumulation_steps
-    while group := list(islice(source, size)):
+    source = iter(batches)
+    while group := list(islice(source, _batches_of_step(accelerator))):
         yield group
 
 

@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from msakit.training import losses
-from msakit.training.loop import fit, predict, set_seed
+from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
 
 
 class Line(nn.Module):
@@ -142,6 +142,12 @@ def test_clipping_and_schedules_by_hand():
     assert model.weight.item() == pytest.approx(1 + 0.5 + 0.25 + 0.125)
 
 
+@pytest.mark.parametrize(("batches", "accumulated", "steps"), [(7, 1, 7), (7, 2, 4), (8, 2, 4), (1, 4, 1)])
+def test_steps_of_an_epoch_count_what_is_accumulated(batches, accumulated, steps):
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulated)
+    assert steps_of_epoch(range(batches), accelerator) == steps
+
+
 def test_training_and_validation_run_in_their_modes():
     modes = []
 
@@ -192,6 +198,26 @@ def test_half_precision_reaches_the_loss_as_single():
     finally:
         AcceleratorState._reset_state(True)
     assert seen == {torch.float32}
+
+
+def test_a_model_that_is_fitted_again_is_again_in_half_precision():
+    seen = []
+
+    class Net(Line):
+        def forward(self, batch):
+            seen.append(nn.functional.linear(batch["x"][:, None], self.weight[None]).dtype)
+            return super().forward(batch)
+
+    model, batches = Net(), [rows([1.0, 2.0], [1.0, 2.0])]
+    AcceleratorState._reset_state(True)
+    try:
+        for _ in range(2):
+            optimizer = torch.optim.SGD(model.parameters(), 0.01)
+            accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+            fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, epochs=1, accelerator=accelerator)
+    finally:
+        AcceleratorState._reset_state(True)
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_predict_restores_the_order_and_the_mode():

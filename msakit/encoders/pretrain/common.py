@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import BertTokenizer
 
+from msakit.memory import keep_freed_memory
+
 log = logging.getLogger(__name__)
 
 Pools = dict[str, Path]
@@ -91,6 +93,7 @@ def optimise(
     decay: float = 0.01,
 ) -> None:
     """AdamW with linear warm-up and cosine decay to zero; `loss(step)` draws its own batch. Gradients clipped at 1."""
+    keep_freed_memory()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
     first = max(1, round(warm_up * steps))
