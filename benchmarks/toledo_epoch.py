@@ -4,7 +4,7 @@ Ours is an epoch of `msakit.training.loop.fit` as the recipe calls it: texts in 
 longest of the batch, images decoded once.  The reference, written here, does what the authors' code does: every text
 is padded to 512 tokens, and every image is read, decoded, resized and cropped again each epoch.  Both train on the same
 posts in batches of 32, validate on an eighth as many others, and have the same random weights and as many threads.
-Every batch of the reference costs the same, being padded to the same size: it is timed on a quarter of the epoch.
+Every batch of the reference costs the same, being padded to the same size: it is timed on a sixth of the epoch.
 
 The bound is what no epoch of this model can go below without other arithmetic: forward and backward of the two bare
 encoders on ready tensors, with as many tokens (none of them padding) and as many pixels, and no data, head, optimizer
@@ -32,12 +32,13 @@ from transformers import DistilBertConfig, DistilBertModel, ResNetConfig, ResNet
 from benchmarks import Result
 from msakit.data.media import read_image
 from msakit.fusion.joint import JointFusion, image_feature
+from msakit.memory import kept_memory
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, predict, set_seed
 from msakit.training.losses import classification
 
-TRAIN, VALID, BATCH, PADDED, CLASSES = 128, 16, 32, 512, 3
-REFERENCE_SHARE = 4  # the reference runs on the first quarter of both splits
+TRAIN, VALID, BATCH, PADDED, CLASSES = 192, 24, 32, 512, 3
+REFERENCE_SHARE = 6  # the reference runs on the first sixth of both splits
 REPEATS = {"float32": 2, "bfloat16": 1}
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 TARGET, BOUND = 7.0, 1.15
@@ -121,7 +122,7 @@ class Case:
         return TextBatches(self.token_ids[rows], self.label[rows], BATCH, dense=dense, bucket=True, generator=generator)
 
     def our_epoch(self, precision: str) -> float:
-        """Seconds of an epoch of the kit's loop."""
+        """Seconds of an epoch of the kit's loop, the second of two: the first one takes memory for the first time."""
         generator = set_seed(1)
         accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bfloat16" else "no")
         found = fit(
@@ -129,13 +130,13 @@ class Case:
             self.batches(slice(0, TRAIN), generator),
             self.batches(slice(TRAIN, None), None),
             loss=classification,
-            optimizer=torch.optim.AdamW(self.ours.parameters(), 3e-5),
-            epochs=1,
+            optimizer=torch.optim.AdamW(self.ours.parameters(), 3e-5, fused=True),
+            epochs=2,
             accelerator=accelerator,
             progress=False,
         )
         AcceleratorState._reset_state(True)
-        return found.seconds
+        return found.history[-1]["seconds"]
 
     def reference_epoch(self, precision: str) -> float:
         """Seconds of an epoch as published, from a part of it."""
@@ -162,19 +163,24 @@ class Case:
                 nn.functional.cross_entropy(self.reference(batch), batch["label"]).item()
         return (time.perf_counter() - started) * REFERENCE_SHARE
 
+    @kept_memory()  # as the kit's loop does
     def bare_passes(self, precision: str) -> tuple[float, float]:
-        """Seconds of forward and backward over the training posts: of the text encoder, and of the image encoder."""
-        seconds = [0.0, 0.0]
-        for ready in self._ready():
-            for part, (name, value) in enumerate(ready.items()):
-                encoder = self.ours.encoders[name].train()
-                encoder.zero_grad()
-                started = time.perf_counter()
-                with _autocast(precision):
-                    output = encoder(value)
-                    vector = output.last_hidden_state[:, 0] if name == "text" else image_feature(output)
-                vector.float().square().mean().backward()
-                seconds[part] += time.perf_counter() - started
+        """Seconds of forward and backward over the training posts: of the text encoder, and of the image encoder.
+
+        Two passes, of which the second counts, as of the kit's epochs.
+        """
+        for _ in range(2):
+            seconds = [0.0, 0.0]
+            for ready in self._ready():
+                for part, (name, value) in enumerate(ready.items()):
+                    encoder = self.ours.encoders[name].train()
+                    encoder.zero_grad()
+                    started = time.perf_counter()
+                    with _autocast(precision):
+                        output = encoder(value)
+                        vector = output.last_hidden_state[:, 0] if name == "text" else image_feature(output)
+                    vector.float().square().mean().backward()
+                    seconds[part] += time.perf_counter() - started
         return seconds[0], seconds[1]
 
     def _ready(self) -> Iterator[dict[str, Tensor]]:
@@ -197,7 +203,7 @@ class Case:
         with _autocast(precision):
             predict(self.ours, valid)
         validation = time.perf_counter() - started
-        optimizer = torch.optim.AdamW(self.ours.parameters(), 0.0)
+        optimizer = torch.optim.AdamW(self.ours.parameters(), 0.0, fused=True)
         for parameter in self.ours.parameters():
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
@@ -232,7 +238,6 @@ def run() -> list[Result]:
 
 def _compare(case: Case, precision: str) -> list[Result]:
     seconds: dict[str, list[float]] = {"ours": [], "bare_text": [], "bare_image": [], "reference": []}
-    case.bare_passes(precision)  # to warm up: kernels are chosen, memory is taken
     for _ in range(REPEATS[precision]):
         # In turn, so that a busy machine slows them all.
         seconds["ours"].append(case.our_epoch(precision))

@@ -38,7 +38,6 @@ from tqdm import tqdm
 
 from msakit.data.corpus import Corpus
 from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
-from msakit.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +197,6 @@ def extract(
     if folder.exists():
         return FeatureStore.open(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
     with _lock(folder):
         partial = folder.with_name(folder.name + ".partial")
         if not folder.exists():  # another process may have finished while this one waited

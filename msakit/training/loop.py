@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from msakit.memory import keep_freed_memory
+from msakit.memory import kept_memory
 from msakit.training.checkpoint import SECONDS_BETWEEN, Checkpoint, next_place, trained_state
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def set_seed(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@kept_memory()
 def fit(
     model: nn.Module,
     train_batches: Batches,
@@ -106,7 +107,6 @@ def fit(
 
     Raises ValueError for unknown options or a checkpoint of another fit, FloatingPointError once a loss is not finite.
     """
-    keep_freed_memory()
     metrics = metrics or {}
     name, better = _check_options(select, metrics, ties, scheduler_step, valid_mean, average_as)
     key = "valid_loss" if name == "loss" else name
@@ -197,7 +197,7 @@ def fit(
             stored = time.perf_counter()
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # accelerate prepares a model once: without this, training it again would silently be in single precision.
-    bare._is_accelerate_prepared = False  # type: ignore[assignment]
+    bare._is_accelerate_prepared = False
     bare.load_state_dict(best_state, strict=False)
     bare.eval()
     if kept is not None and not keep_checkpoint:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import BertTokenizer
 
-from msakit.memory import keep_freed_memory
+from msakit.memory import kept_memory
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def hold_out(count: int, seed: int, share: float = 0.1) -> tuple[Int[np.ndarray,
     return order[held:], order[:held]
 
 
+@kept_memory()
 def optimise(
     model: nn.Module,
     loss: Callable[[int], Float[Tensor, ""]],
@@ -93,7 +94,6 @@ def optimise(
     decay: float = 0.01,
 ) -> None:
     """AdamW with linear warm-up and cosine decay to zero; `loss(step)` draws its own batch. Gradients clipped at 1."""
-    keep_freed_memory()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
     first = max(1, round(warm_up * steps))
