@@ -60,9 +60,9 @@ def run_jobs(
     """Train the jobs that are not yet recorded under `root` with the same settings, corpus and code.
 
     A kill loses at most about a minute: each run is stored as soon as it is trained, the one under way is checkpointed
-    under ``checkpoints`` beside `root`, and a second call goes on. Runs of
-    this paper and corpus that were made with other settings, another version of the corpus or other code are moved to
-    `superseded` beside `root`: nothing is lost, and no table mixes them with the present ones.
+    under ``checkpoints`` beside `root`, and a second call goes on. Runs of this paper and corpus that were made with
+    other settings, another version of the corpus or other code, or of a job that has since been defined otherwise, are
+    moved to `superseded` beside `root`: nothing is lost, and no table mixes them with the present ones.
 
     Args:
         settings: what all jobs share; part of each job's recorded configuration.
@@ -73,9 +73,10 @@ def run_jobs(
         All present runs of this paper on this corpus.
     """
     shared = records.plain({**settings, "code": code})
-    _supersede(root, paper, corpus, shared)
     configs = [{**shared, **job.config} for job in jobs]
     keys = [records.run_key(config, corpus.fingerprint, code) for config in configs]
+    wanted = {(job.arm, job.seed): key for job, key in zip(jobs, keys, strict=True)}
+    _supersede(root, paper, corpus, shared, wanted)
     waiting = [
         (job, config, key)
         for job, config, key in zip(jobs, configs, keys, strict=True)
@@ -118,12 +119,17 @@ def _run(job: Job, config: dict[str, Any], key: str, paper: str, corpus: Corpus,
     records.write(root, record, pd.concat(outcome.predictions, ignore_index=True), outcome.artifacts)
 
 
-def _supersede(root: Path, paper: str, corpus: Corpus, shared: Mapping[str, Any]) -> None:
+def _supersede(
+    root: Path, paper: str, corpus: Corpus, shared: Mapping[str, Any], wanted: Mapping[tuple[str, int], str]
+) -> None:
+    """wanted: the key that the run of an arm and seed should have."""
     if not root.is_dir():
         return
     for run in records.read_all(root, on_error="report").select(paper=paper, corpus=corpus.name):
         same = all(run.record.config.get(name) == value for name, value in shared.items())
-        if same and run.record.corpus["fingerprint"] == corpus.fingerprint:
+        record = run.record
+        other = wanted.get((record.arm, record.seed), record.key) != record.key
+        if same and not other and record.corpus["fingerprint"] == corpus.fingerprint:
             continue
         place = root.parent / "superseded" / run.path.relative_to(root).parent
         place.mkdir(parents=True, exist_ok=True)

@@ -182,6 +182,17 @@ def test_changed_settings_train_again_and_the_older_runs_are_set_aside(ando, cop
     assert len(set_aside) == len(before), "nothing is lost, nothing is mixed"
 
 
+def test_an_arm_that_is_made_of_something_else_sets_its_older_runs_aside(ando, copy):
+    before = snapshot(copy / "ando2022/mini-mosi")
+    runs = ando.call(ANDO, SEEDS, copy, arms=["weighted-text"], layers=[0])  # and the output layer, 2
+    mixed = [run.record.config["inputs"]["text"]["layer"] for run in runs.select(arm="weighted-text")]
+    assert mixed == [[0, 2]] * len(SEEDS)
+    set_aside = snapshot(copy.parent / "superseded/ando2022/mini-mosi")
+    assert len(set_aside) == 2 * len(SEEDS)
+    assert {content for name, content in before.items() if name.startswith("weighted-text/")} == set(set_aside.values())
+    assert snapshot(copy / "ando2022/mini-mosi").keys() == before.keys()
+
+
 def test_same_seed_same_predictions_other_seed_others(ando, tmp_path):
     corpus, encoded, classic = ando.call.args
     runs = ando2022.run(
