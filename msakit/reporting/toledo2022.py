@@ -259,12 +259,12 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
         shares = share_scores(part)
         if len(shares):
             figure = toledo_figures.share_curves(shares, named, "accuracy")
-            figure.axes[0].set_title(f"Little training data, {where}")
+            figure.suptitle(f"Little training data, {where}", fontsize=8.5)
             keep(figure, shares, f"{corpus}-shares")
         gaps = gap_rows(part)
         if len(gaps):
             figure = toledo_figures.protocol_gaps(gaps, "accuracy")
-            figure.axes[0].set_title(f"Joint fine-tuning under the published protocol, {where}")
+            figure.suptitle(f"Joint fine-tuning under the published protocol, {where}", fontsize=8.5)
             keep(figure, gaps, f"{corpus}-protocols")
         points, classes = embedding_points(part)
         if len(points):

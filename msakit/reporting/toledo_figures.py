@@ -19,6 +19,11 @@ from msakit.reporting import figures as draw
 BINS = 10  # of the calibration curve
 
 
+def _wrapped(title: str) -> str:
+    """A long title on two lines, so that the plot keeps the room."""
+    return "\n".join(textwrap.wrap(title, 36))
+
+
 def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
     """Score against cost, one point an arm, with the frontier: arms that no other beats at the same or lower cost.
 
@@ -29,7 +34,7 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
     up = metrics.metric(metric).direction == "up"
     best = on_frontier(points["cost"].to_numpy(float), points["mean"].to_numpy(float) * (1 if up else -1))
     with draw.style():
-        figure, axes = plt.subplots(figsize=(0.8 * draw.PAGE, 3.2))
+        figure, axes = plt.subplots(figsize=(draw.PAGE, 3.4))
         edge = points[best]
         reach = [*edge["cost"], points["cost"].max()], [*edge["mean"], edge["mean"].iloc[-1]]
         axes.step(*reach, where="post", color=draw.GREY, ls="--", lw=1, label="frontier", zorder=1)
@@ -40,9 +45,9 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
             colour = draw.PALETTE[(place + 3 * (place // len(draw.MARKERS))) % len(draw.PALETTE)]
             marker = draw.MARKERS[place % len(draw.MARKERS)]
             axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=marker, ls="", ms=6, capsize=2,
-                          mfc=None if best[place] else "white", label=row["title"])  # fmt: skip
+                          mfc=None if best[place] else "white", label=_wrapped(str(row["title"])))  # fmt: skip
         axes.set_xscale("symlog", linthresh=0.1)
-        axes.set_xlabel(cost)
+        axes.set_xlabel(_wrapped(cost))
         axes.set_ylabel(metrics.metric(metric).title)
         figure.legend(loc="outside right center", title="filled: on the frontier")
         sns.despine(ax=axes)
@@ -134,14 +139,30 @@ def calibration(frame: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 
 
 def agreement(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:
-    """Accuracy where text and image say the same and where they differ, one bar an arm.
+    """Accuracy where text and image say the same and where they differ: a row an arm, a marker a group, with its
+    interval over the runs.
 
-    frame: group, arm, seed, value (accuracy).
+    frame: group, arm, seed, value (accuracy).  order: the groups as they are told apart in the legend.
     """
-    frame = frame.assign(place=frame["group"].map(list(order).index)).sort_values("place", kind="stable")
+    arms = [arm for arm in titles if arm in set(frame["arm"])]
     with draw.style():
-        figure, axes = plt.subplots(figsize=(draw.PAGE, 2.9))
-        draw.group_bars(axes, frame, "accuracy", titles)
+        figure, axes = plt.subplots(figsize=(draw.PAGE, 0.9 + 0.42 * len(arms)))
+        for index, group in enumerate(order):
+            rows = draw.over_seeds(frame[frame["group"] == group], ["arm"]).set_index("arm")
+            rows = rows.loc[[arm for arm in arms if arm in rows.index]]
+            place = np.array([arms.index(arm) for arm in rows.index]) + 0.24 * (index - (len(order) - 1) / 2)
+            spread = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+            axes.errorbar(rows["mean"], place, xerr=spread, ls="", marker=draw.MARKERS[index], ms=5, capsize=2,
+                          color=draw.PALETTE[index], label=group)  # fmt: skip
+        for line in range(1, len(arms)):
+            axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
+        axes.set_yticks(range(len(arms)), [_wrapped(titles[arm]) for arm in arms])
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
+        axes.tick_params(axis="y", length=0)
+        sns.despine(ax=axes, left=True)
+        figure.legend(loc="outside upper center", ncols=len(order))
     return figure
 
 
