@@ -182,7 +182,8 @@ def costs(runs: Runs) -> pd.DataFrame:
     rows = []
     for arm, title in titles().items():
         own = list(runs.select(arm=arm))
-        measured = [run.record.measurements for run in own if "total_parameters" in run.record.measurements]
+        # Measured with seed 0: some of the seeds, as in a scattered job, may have none.
+        measured = [run.record.measurements for run in own if "flops_per_sample" in run.record.measurements]
         if not measured:
             continue
         score = statistics.over_seeds(scores.loc[scores["arm"] == arm, "value"].to_numpy(float))
@@ -253,7 +254,7 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
         if len(measured) and "text-only" in set(measured["arm"]):
             base = float(measured.loc[measured["arm"] == "text-only", "flops_per_sample"].iloc[0])
             points = measured.assign(cost=measured["flops_per_sample"].astype(float) / base)
-            points = points[["title", "cost", "mean", "low", "high"]].dropna(subset="cost")
+            points = points[["title", "cost", "mean", "low", "high"]]
             figure = toledo_figures.cost_frontier(points, METRIC, "Training operations a sample (ratio to text only)")
             keep(figure, points, f"{corpus}-cost")
         shares = share_scores(part)

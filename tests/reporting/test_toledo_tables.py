@@ -1,6 +1,7 @@
 """Tables and figures of Toledo & Marcacini from runs whose every number is known."""
 
 import base64
+import copy
 from io import BytesIO
 
 import matplotlib.pyplot as plt
@@ -111,6 +112,17 @@ def test_who_is_right_where_they_differ(runs):
     assert groups["differ, the text is right"] == 1.0
     # Of the second and the fourth segment, which the image has right, one is mistaken at 0.5.
     assert groups["differ, the image is right"] == 0.5
+
+
+def test_without_measured_costs_there_is_no_cost_table_and_no_cost_figure(runs, tmp_path):
+    later = copy.deepcopy(runs)
+    for run in later:
+        run.record.measurements.pop("flops_per_sample", None)
+    assert report.costs(later).empty
+    assert "mini-memes-cost" not in report.tables(later)
+    for figure in report.figures(later, tmp_path):
+        plt.close(figure)
+    assert not (tmp_path / "mini-memes-cost.png").exists()
 
 
 def test_frontier():
