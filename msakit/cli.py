@@ -349,7 +349,7 @@ def main() -> None:
 
     try:
         app()
-    except (ParameterError, ValueError, FileNotFoundError) as error:
+    except (ParameterError, ValueError, OSError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(1) from error
 

@@ -55,6 +55,10 @@ def test_a_real_process_shows_no_traceback(tmp_path: Path):
     assert "segments.csv lacks the columns video_id, clip_id" in line
 
 
+def test_a_folder_in_place_of_a_file(tmp_path, monkeypatch, capsys):
+    assert str(tmp_path) in error(monkeypatch, capsys, "run", NOTEBOOK, tmp_path / "out.ipynb", "--file", tmp_path)
+
+
 def test_a_folder_that_is_no_corpus(tmp_path, monkeypatch, capsys):
     assert "has no segments.csv" in error(monkeypatch, capsys, "corpus", tmp_path, tmp_path)
 

@@ -130,7 +130,7 @@ def test_what_the_head_cannot_do_is_said(saved, stores, tiny_corpora, tmp_path):
     predictor = Predictor.from_pretrained(folder)
     with pytest.raises(PredictorError, match="nothing is given to judge: this head reads video, audio, text"):
         predictor.predict()
-    with pytest.raises(PredictorError, match=r"vision: cannot read the video file .*none\.mp4"):
+    with pytest.raises(PredictorError, match=r"vision: the media file .*none\.mp4"):
         predictor.predict(video=tmp_path / "none.mp4", text="so")
     with pytest.raises(PredictorError, match="text: the text is empty"):
         predictor.predict(video=row["video"], text=" ")

@@ -86,11 +86,19 @@ class Corpus:
         words = _read_csv(path)
         _require_columns(words, WORD_COLUMNS, path)
         words = words[words["segment_id"].isin(set(self._table["segment_id"]))].reset_index(drop=True)
-        return words.assign(
+        words = words.assign(
             word_index=_numbers(words, "word_index", path).astype(int),
             start=_numbers(words, "start", path),
             end=_numbers(words, "end", path),
         )
+        backwards = words[words["end"] < words["start"]]
+        if len(backwards):
+            row = backwards.iloc[0]
+            raise CorpusError(
+                f"{path}: word {row['word_index']} of segment {row['segment_id']!r} ends at {row['end']:g} s, before "
+                f"it begins at {row['start']:g} s: exchange them"
+            )
+        return words
 
     def oracle(self) -> pd.DataFrame | None:
         """The generator's best possible predictions for the kept segments, or None for a corpus of the real world."""

@@ -13,6 +13,12 @@ class MediaError(ValueError):
     """A media file that cannot be read or written; the message names the file and the mend."""
 
 
+def _require_file(path: str | Path) -> None:
+    if not Path(path).is_file():
+        what = "is a folder" if Path(path).is_dir() else "is not there"
+        raise MediaError(f"the media file {path} {what}: check the path")
+
+
 def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]:
     """Mono float32 samples in [-1, 1] at `rate` samples a second; channels are averaged, other rates resampled.
 
@@ -27,6 +33,7 @@ def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         decoded = _decode_audio(path) if Path(path).is_file() else None
         if decoded is None:
+            _require_file(path)
             raise MediaError(f"cannot read the audio file {path} ({error}): {mend}") from error
         samples, native = decoded
     if len(samples) == 0:
@@ -92,6 +99,7 @@ def read_frames(
                     times.append(time)
                     tick = int(np.floor(time * fps + 1e-3)) + 1
     except (av.FFmpegError, OSError, IndexError, ValueError) as error:
+        _require_file(path)
         raise MediaError(
             f"cannot read the video file {path} ({error}): "
             "convert it anew, e.g. ffmpeg -i SOURCE -pix_fmt yuv420p OUT.mp4"
@@ -111,6 +119,7 @@ def read_image(path: str | Path) -> Image.Image:
                 return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
             return picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        _require_file(path)
         raise MediaError(f"cannot read the image file {path} ({error}): save it anew as png or jpeg") from error
 
 

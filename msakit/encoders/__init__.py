@@ -13,6 +13,7 @@ profile:
 import difflib
 import importlib
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
     module, _, name = ENCODERS[kind].partition(":")
     maker = getattr(importlib.import_module(module), name)
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    made_by = maker.from_pretrained if "path" in options else maker
+    taken = inspect.signature(made_by).parameters
+    if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
+        for name in sorted(set(options) - {"path"} - set(taken)):
+            near = difflib.get_close_matches(name, taken, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {', '.join(taken)}.{hint}")
     if "path" in options:
         encoder = maker.from_pretrained(resolve_path(options.pop("path")), **options)
     else:

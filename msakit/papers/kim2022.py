@@ -135,7 +135,8 @@ def run(
         sources: of audio and of vision, as far as the corpus has them.
 
     Raises:
-        ValueError: an unknown arm, or arms that need audio or vision without either.
+        ValueError: an unknown arm or modality, classes in place of a sentiment, or arms that need audio or vision that
+            are not there.
     """
     known = arms_of_paper()
     unknown = [arm for arm in arms if arm not in known]
@@ -145,6 +146,15 @@ def run(
     shifting = [name for name, arm in chosen.items() if arm.shift]
     if shifting and not sources:
         raise ValueError(f"arm {shifting[0]!r} shifts words by audio or vision: give at least one of them")
+    if corpus.task.kind != "regression":
+        raise ValueError(f"{corpus.folder} has classes, but the method predicts a sentiment: take a corpus of numbers")
+    others = sorted(set(sources) - set(NONVERBAL))
+    if others:
+        raise ValueError(f"no modality {others[0]!r} beside the text: choose from {', '.join(NONVERBAL)}")
+    for name, arm in chosen.items():
+        missing = sorted(set(arm.contrast) - {"text", *sources})
+        if missing:
+            raise ValueError(f"arm {name!r} contrasts {missing[0]}, which is not given: leave the arm out, or give it")
     inputs = prepare(
         corpus,
         text_encoder,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import send_to_device
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
 
@@ -77,7 +78,7 @@ def shift_table(corpus: Corpus, model: ShiftedBert, inputs: Inputs, batches: Tex
     rows: list[tuple[str, int, str, float]] = []
     segments = list(corpus.splits["test"]["segment_id"])
     for batch in batches:
-        sizes = model.shift_sizes(batch).numpy()
+        sizes = model.shift_sizes(send_to_device(batch, next(model.parameters()).device)).cpu().numpy()
         for row, index in enumerate(batch["index"].tolist()):
             places = np.array([-1 if place is None else place for place in inputs.word_ids[index]])
             for word in range(places.max() + 1):
@@ -104,8 +105,8 @@ class BestTestEpoch:
     def __call__(self, model: torch.nn.Module, epoch: int) -> dict[str, float]:
         prediction = predict(model, self.batches)["prediction"]
         said = self.label != 0
-        accuracy = float(((prediction >= 0) == (self.label > 0))[said].mean())
-        if accuracy > self.accuracy:
+        accuracy = float(((prediction >= 0) == (self.label > 0))[said].mean()) if said.any() else float("nan")
+        if not self.epoch or accuracy > self.accuracy:
             self.epoch, self.accuracy, self.prediction = epoch, accuracy, prediction
         return {"leaked_test_acc2": accuracy}
 

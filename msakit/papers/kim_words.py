@@ -45,6 +45,8 @@ class Stored:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level of array {self.array!r} is {self.level!r}: choose one of {', '.join(LEVELS)}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds of array {self.array!r} is {self.seconds}: give the spacing of frames, above 0")
 
 
 Source = FeatureStore | Stored
@@ -74,16 +76,23 @@ def describe(source: Source) -> Any:
 
 
 def spoken(corpus: Corpus) -> dict[str, list[str]]:
-    """segment -> its words; none for a segment that words.csv leaves out.
+    """segment -> its words.
 
     Raises:
-        CorpusError: a cell of the column `words` is no JSON list.
+        CorpusError: words.csv leaves out a segment that has a text, or a cell of the column `words` is no JSON list.
     """
     table = corpus.table()
     timed = corpus.words()
     if timed is not None:
         parts = timed.sort_values(["segment_id", "word_index"]).groupby("segment_id", sort=False)
         known = {str(segment): list(part["word"]) for segment, part in parts}
+        texts = zip(table["segment_id"], table["text"], strict=True)
+        silent = [segment for segment, text in texts if segment not in known and str(text).strip()]
+        if silent:
+            raise CorpusError(
+                f"{corpus.folder / 'words.csv'} leaves out {len(silent)} segments that have a text, the first of them "
+                f"{silent[0]!r}: add their words, or take the segments out of segments.csv"
+            )
         return {segment: known.get(segment, []) for segment in table["segment_id"]}
     if "words" not in table:
         return {segment: text.split() for segment, text in zip(table["segment_id"], table["text"], strict=True)}
@@ -152,11 +161,20 @@ def equal_parts(frames: Float[np.ndarray, "time dim"], count: int) -> Float32[np
 
 
 def standardised(vectors: Vectors, known: set[str]) -> Vectors:
-    """Each dimension to mean 0 and deviation 1 over the rows of the known (training) segments."""
+    """Each dimension to mean 0 and deviation 1 over the rows of the known (training) segments.
+
+    Rows of zeros, at which nothing was recorded, stay zero and have no part in it.
+    """
     rows = np.concatenate([values for segment, values in vectors.items() if segment in known])
-    mean, deviation = rows.mean(0), rows.std(0)
+    recorded = rows[rows.any(1)]
+    if not len(recorded):
+        return vectors
+    mean, deviation = recorded.mean(0), recorded.std(0)
     scale = np.where(deviation > 0, deviation, 1)
-    return {segment: ((values - mean) / scale).astype(np.float32) for segment, values in vectors.items()}
+    return {
+        segment: np.where(values.any(1, keepdims=True), (values - mean) / scale, 0).astype(np.float32)
+        for segment, values in vectors.items()
+    }
 
 
 def _timed(corpus: Corpus, modality: str) -> pd.DataFrame:
@@ -200,8 +218,9 @@ def _averaged(
     """Mean of the frames whose middle lies in a word; without one, the frame at the word's middle; else zeros."""
     rows = np.zeros((len(part), frames.shape[1]), np.float32)
     for row, (start, end) in enumerate(part[["start", "end"]].to_numpy(float)):
-        low, high = (int(np.ceil(edge / seconds - 0.5)) for edge in (start, end))
-        inside = frames[low:high] if high > low else frames[int((start + end) / 2 / seconds) :][:1]
+        # Aligners may let a word begin a little before the segment.
+        low, high = (max(0, int(np.ceil(edge / seconds - 0.5))) for edge in (start, end))
+        inside = frames[low:high] if high > low else frames[max(0, int((start + end) / 2 / seconds)) :][:1]
         if len(inside):
             rows[row] = inside.mean(axis=0)
     return rows

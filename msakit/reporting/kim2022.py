@@ -119,7 +119,8 @@ def _test(runs: Runs, run: Run) -> pd.DataFrame:
 
 KIND_NOTES = (
     "MAE on the test segments of each kind, mean over seeds. p: paired permutation test of the two arms on the same "
-    "segments (contributions averaged over seeds, sign flips), Holm over all rows that have one.",
+    "segments (contributions averaged over seeds, sign flips), Holm over all rows that have one; low and high: 95 % "
+    "bootstrap interval of the difference over segments. Videos are not resampled: the ledger's tests are stricter.",
     "plain: word and voice agree; ambiguous: a word that only voice and face settle; sarcastic: the words say the "
     "opposite. The kinds are the generator's own.",
 )
@@ -216,6 +217,7 @@ SPACE_NOTES = (
     "Alignment: mean squared distance of the two modalities' vectors of the same segment. Uniformity: log of the mean "
     "of exp(-2 squared distance) over pairs of segments. Both on the unit sphere, lower is better (Wang & Isola, ICML "
     "2020); test split, mean and sample s.d. (ddof 1) over seeds.",
+    "An alignment of 2 is that of independent directions: a pair that stays there was not aligned, whatever the loss.",
 )
 
 
@@ -275,25 +277,33 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
         points = embedding_points(part)
         if len(points):
             figure = kim_figures.joint_space(points, titles())
+            figure.suptitle(f"Test split in the joint space, {corpus} ({data_kind}), seed 0", fontsize=8.5)
             keep(figure, points, f"{corpus}-space")
         both = space(part)
         both = both[both["arm"].isin(SPACE)]
         if len(both):
-            keep(kim_figures.alignment_and_uniformity(both, titles()), both, f"{corpus}-alignment")
+            figure = kim_figures.alignment_and_uniformity(both, titles())
+            figure.suptitle(f"Test split of {corpus} ({data_kind})", fontsize=8.5)
+            keep(figure, both, f"{corpus}-alignment")
         swept = sweep_scores(part)
         if len(swept):
-            keep(kim_figures.sweeps(swept, SETTINGS, "Test MAE ↓ (label units)"), swept, f"{corpus}-sweep")
+            figure = kim_figures.sweeps(swept, SETTINGS, "Test MAE ↓ (label units)")
+            figure.suptitle(f"{corpus} ({data_kind})", fontsize=8.5)
+            keep(figure, swept, f"{corpus}-sweep")
         kinds = kind_scores(part)
         if len(kinds):
             # Without what stands in brackets: the three fit on one line.
             named = {arm: title.partition(" (")[0] for arm, title in titles().items() if arm in MAIN}
-            keep(kim_figures.kinds_of_segments(kinds, named, "mae", KINDS), kinds, f"{corpus}-kinds")
+            figure = kim_figures.kinds_of_segments(kinds, named, "mae", KINDS)
+            figure.suptitle(f"{corpus} ({data_kind}), test", fontsize=8.5)
+            keep(figure, kinds, f"{corpus}-kinds")
     return made
 
 
 # Arms whose shifts, spaces are drawn.
 SHIFTED = ("mag", "cms", "cms-clr-smooth-ema")
-SPACE = ("cms", "cms-clr", "cms-clr-smooth", "cms-clr-smooth-momentum")
+SPACE = ("cms-clr", "cms-clr-smooth", "cms-clr-smooth-momentum")
+PROJECTED = ("cms-clr", "cms-clr-all", "cms-clr-smooth-ema")
 
 
 def chosen_shifts(runs: Runs, arms: Sequence[str]) -> pd.DataFrame:
@@ -322,7 +332,7 @@ def chosen_shifts(runs: Runs, arms: Sequence[str]) -> pd.DataFrame:
 def embedding_points(runs: Runs) -> pd.DataFrame:
     """t-SNE of the projected vectors of seed 0, each arm on its own: arm, modality, label, x, y."""
     parts = []
-    for run in runs.select(arm=["cms", "cms-clr"], seed=0):
+    for run in runs.select(arm=list(PROJECTED), seed=0):
         if "embeddings" in run.record.artifacts:
             table = runs.artifact(run, "embeddings")
             vectors = table.filter(regex=r"^e\d+$").to_numpy(np.float32)

@@ -283,11 +283,12 @@ def _groups(batches: Batches, accelerator: Accelerator) -> Iterator[list[dict[st
 
 def _share(group: list[dict[str, Any]], accelerator: Accelerator) -> Iterator[tuple[dict[str, Any], bool, bool]]:
     """This process's batches of a group, with: does it count, is it the last?  All processes must run as many, so one
-    that is left without runs the group's first with weight zero."""
+    that is left without runs the group's first with weight zero, marked by "counts" for losses that look at others."""
     world, rank = accelerator.num_processes, accelerator.process_index
     for first in range(0, len(group), world):
         counts = first + rank < len(group)
-        yield group[first + rank if counts else 0], counts, first + world >= len(group)
+        batch = group[first + rank] if counts else group[0] | {"counts": False}
+        yield batch, counts, first + world >= len(group)
 
 
 def _check_options(

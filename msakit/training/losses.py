@@ -57,16 +57,21 @@ def info_nce(
     temperature: float = 0.07,
     smoothing: float = 0.0,
     keys: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]] | None = None,
+    counts: bool = True,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE of L2-normalised embeddings whose rows belong together; in nats, log(batch) at chance.
 
     keys: the same two embeddings from a momentum encoder; each query is then compared with those of the other side.
     With several processes each compares its rows with those of all; the mean over processes, weighted by their rows
-    as the training loop weights them, is then the loss of the joint batch.
+    as the training loop weights them, is then the loss of the joint batch.  counts: False for a process that was left
+    without a batch and only keeps the others company: its rows are nobody's negatives, and its loss is 0.
     """
     first_keys, second_keys = keys or (first, second)
-    all_seconds, start = gathered(second_keys)
-    all_firsts, _ = gathered(first_keys)
+    all_seconds, start = gathered(second_keys if counts else second_keys[:0])
+    all_firsts, _ = gathered(first_keys if counts else first_keys[:0])
+    if not counts:
+        # Still a function of what was gathered, because all processes take part in its gradient.
+        return 0 * (first.sum() + second.sum() + all_firsts.sum() + all_seconds.sum())
     target = start + torch.arange(len(first), device=first.device)
     # torch smooths exactly as wanted: (1 - eps) on the target plus eps / N everywhere.
     return (
@@ -84,7 +89,8 @@ def with_contrast(
 ) -> Loss:
     """base + weight * the sum of InfoNCE over pairs of the model's embeddings; weight 0 leaves the base alone.
 
-    Where the loop adds a teacher's embeddings ("teacher_text", ...; `average_as="teacher"`), they are the keys.
+    Where the loop says that a batch does not count ("counts"), its rows are left out of what others are compared with.
+    Where it adds a teacher's embeddings ("teacher_text", ...; `average_as="teacher"`), they are the keys.
     """
 
     def loss(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
@@ -92,7 +98,8 @@ def with_contrast(
         for first, second in pairs if weight else ():
             names = f"teacher_{first}", f"teacher_{second}"
             keys = (outputs[names[0]], outputs[names[1]]) if names[0] in outputs else None
-            total = total + weight * info_nce(outputs[first], outputs[second], temperature, smoothing, keys)
+            pair = outputs[first], outputs[second]
+            total = total + weight * info_nce(*pair, temperature, smoothing, keys, batch.get("counts", True))
         return total
 
     return loss

@@ -171,6 +171,9 @@ def test_words_are_checked(write: Write) -> None:
     (folder / "words.csv").write_text(head + "v1_1,0,good,early,0.4\n")
     with pytest.raises(CorpusError, match=r"words.csv: start of segment 'v1_1' is 'early': write a number"):
         load_corpus(folder).words()
+    (folder / "words.csv").write_text(head + "v1_1,0,good,0.5,0.4\n")
+    with pytest.raises(CorpusError, match=r"words.csv: word 0 of segment 'v1_1' ends at 0.4 s, before it begins"):
+        load_corpus(folder).words()
     (folder / "words.csv").write_text("segment_id,word\nv1_1,good\n")
     with pytest.raises(CorpusError, match="lacks the columns word_index, start, end"):
         load_corpus(folder).words()

@@ -245,6 +245,8 @@ def test_unknown_encoder_lists_the_choices():
         load_encoder("vison:x")
     with pytest.raises(ValueError, match="needs a 'kind'"):
         load_encoder({"path": "x"})
+    with pytest.raises(ValueError, match=r"'text' has no option 'dtpye'; choose from .*Did you mean 'dtype'"):
+        load_encoder({"kind": "text", "path": "x", "dtpye": "bfloat16"})
 
 
 @pytest.mark.parametrize("kind", ["text", "audio", "vision"])

@@ -16,6 +16,7 @@ from msakit.features import average_over_words
 from msakit.papers import facts
 from msakit.papers.kim_inputs import prepare, strangers, stretched
 from msakit.papers.kim_measures import BestTestEpoch, alignment, embedding_table, uniformity
+from msakit.papers.kim_words import _averaged, standardised
 
 REFERENCES = {"constant", "oracle", "oracle-text", "oracle-audio", "oracle-vision"}
 
@@ -95,6 +96,63 @@ def test_a_corpus_without_word_timings_is_refused(kim, tmp_path):
     with pytest.raises(CorpusError, match=r"wordless has no words\.csv: laying audio on words needs"):
         kim2022.run(load_corpus(folder), text_encoder, stores, KIM, KIM_ARMS, SEEDS, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_text_without_words_is_refused(kim, tmp_path):
+    corpus, text_encoder, stores = kim.call.args
+    folder = shutil.copytree(corpus.folder, tmp_path / "gaps")
+    words = pd.read_csv(folder / "words.csv", dtype={"segment_id": str}, keep_default_na=False)
+    left_out = corpus.splits["train"]["segment_id"][3]
+    words[words["segment_id"] != left_out].to_csv(folder / "words.csv", index=False)
+    with pytest.raises(CorpusError, match=rf"words\.csv leaves out 1 segments that have a text, .* '{left_out}'"):
+        kim2022.run(load_corpus(folder), text_encoder, stores, KIM, ["text-only"], [0], tmp_path / "runs")
+
+
+def test_where_nothing_was_recorded_stays_zero_and_counts_for_nothing():
+    random = np.random.default_rng(0)
+    heard = random.normal(3.0, 2.0, (20, 4)).astype(np.float32)
+    full = standardised({"a": heard}, {"a"})["a"]
+    gaps = standardised({"a": np.concatenate([heard, np.zeros((5, 4), np.float32)])}, {"a"})["a"]
+    np.testing.assert_array_equal(gaps[:20], full)
+    np.testing.assert_array_equal(gaps[20:], 0)
+    assert not standardised({"a": np.zeros((3, 4), np.float32)}, {"a"})["a"].any()
+
+
+def test_words_that_begin_before_the_segment_take_its_first_frames():
+    frames = np.arange(1, 21, dtype=np.float32)[:, None]
+    part = pd.DataFrame({"start": [-0.3, -0.2, 0.0], "end": [-0.1, 0.1, 0.1]})
+    assert _averaged(frames, part, 0.1).ravel().tolist() == [1, 1, 1]
+
+
+def test_what_cannot_be_trained_is_refused_beforehand(kim, tiny_corpora, tmp_path):
+    _, text_encoder, stores = kim.call.args
+    with pytest.raises(ValueError, match="has classes, but the method predicts a sentiment"):
+        kim2022.run(tiny_corpora["mini-posts"], text_encoder, stores, KIM, ["text-only"], [0], tmp_path / "runs")
+    corpus, audio = kim.call.args[0], {"audio": stores["audio"]}
+    with pytest.raises(ValueError, match="arm 'cms-clr' contrasts vision, which is not given"):
+        kim2022.run(corpus, text_encoder, audio, KIM, ["mag", "cms-clr"], [0], tmp_path / "runs")
+    with pytest.raises(ValueError, match="no modality 'sound' beside the text: choose from"):
+        kim2022.run(corpus, text_encoder, {"sound": stores["audio"]}, KIM, ["mag"], [0], tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_label_beside_zero_the_first_epoch_is_kept(prepared):
+    ready = prepared["test"]
+    kept = BestTestEpoch(ready.batches(64), np.zeros(len(ready.label)))
+
+    class Guess(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, batch):
+            return {"prediction": self.weight.expand(len(batch["label"]))}
+
+    model = Guess()
+    for epoch in (1, 2):
+        kept(model, epoch)
+    assert kept.epoch == 1
+    assert len(kept.prediction) == len(ready.label)
 
 
 def test_an_unknown_arm_is_refused_with_the_choices(kim, tmp_path):

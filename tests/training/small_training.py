@@ -43,7 +43,9 @@ class Net(nn.Module):
         x = torch.cat([words.sum(1), batch["x"]], -1)
         if self.training and self.noise:
             x = x * (1 + self.noise * np.random.rand())
-        return {"prediction": self.layers(x).squeeze(-1)}
+        sides = {"text": words.sum(1), "audio": self.layers[0](x)}
+        sides = {name: nn.functional.normalize(value, dim=-1) for name, value in sides.items()}
+        return {"prediction": self.layers(x).squeeze(-1)} | sides
 
 
 def make_batches(rows: slice, size: int, generator=None) -> TextBatches:
@@ -66,15 +68,17 @@ def run(
     batch: int = 6,
     accumulate: int = 1,
     epochs: int = 5,
+    contrast: float = 0.0,
 ) -> dict[str, Any]:
     calls = 0
+    judge = losses.with_contrast(losses.mse, contrast, (("text", "audio"),), smoothing=0.1)
 
     def loss(outputs, batch):
         nonlocal calls
         calls += torch.is_grad_enabled()
         if calls == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        value = losses.mse(outputs, batch)
+        value = (judge if torch.is_grad_enabled() else losses.mse)(outputs, batch)
         if "teacher_prediction" in outputs:
             value = value + nn.functional.mse_loss(outputs["prediction"], outputs["teacher_prediction"])
         return value

@@ -56,6 +56,13 @@ def test_accumulated_batches_equal_one_batch(one):
     close(run(batch=2, accumulate=4, average="judge"), one)
 
 
+def test_two_processes_contrast_with_the_rows_of_both(tmp_path):
+    alone = run(batch=8, contrast=0.5)
+    in_processes(2, {"out": str(tmp_path / "both"), "batch": 4, "contrast": 0.5})
+    # In the last step of an epoch one process is left without a batch: its rows are nobody's negatives.
+    close(torch.load(tmp_path / "both", weights_only=True), alone)
+
+
 def test_two_processes_give_the_losses_of_one(one, tmp_path):
     plain, part, rest = (str(tmp_path / name) for name in ("plain", "part", "rest"))
     accumulating = {"batch": 2, "accumulate": 2, "average": "judge", "checkpoint": str(tmp_path / "checkpoint")}
