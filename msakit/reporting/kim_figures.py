@@ -3,6 +3,7 @@
 Each function takes tidy frames, as :mod:`msakit.reporting.kim2022` reads them from the records, and returns a figure.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -73,7 +74,7 @@ def joint_space(points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 # Purple to orange through white stays readable for colour-blind readers; in grey the sign is lost.
                 axis.scatter(part["x"], part["y"], c=part["label"], cmap="PuOr", vmin=-bound, vmax=bound, s=11,
                                      marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
-            axis.set_title(titles[arm])
+            axis.set_title("\n".join(textwrap.wrap(titles[arm], 28)), fontsize=7.5)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel("t-SNE 1")

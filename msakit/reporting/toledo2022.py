@@ -214,7 +214,7 @@ def cost_table(runs: Runs) -> pd.DataFrame:
 
 SHARES = (
     "Nested, stratified subsets of the training split; the validation and test splits are whole. Mean and sample s.d. "
-    "(ddof 1) over seeds, 95 % t-interval of the mean.",
+    "(ddof 1) over seeds, 95 % t-interval of the mean, cut at 0 and 1.",
 )
 
 
@@ -232,6 +232,7 @@ def share_table(runs: Runs) -> pd.DataFrame:
     if scores.empty:
         return scores
     rows = draw.over_seeds(scores.sort_values("share", kind="stable"), ["arm", "share"])
+    rows["low"], rows["high"] = rows["low"].clip(lower=0), rows["high"].clip(upper=1)
     rows["place"] = rows["arm"].map(list(titles()).index)
     rows = rows.sort_values(["place", "share"]).drop(columns="place").assign(arm=rows["arm"].map(titles()))
     names = {"share": "share of training data (%)", "n": "seeds", "mean": "Accuracy ↑", "sd": "s.d."}

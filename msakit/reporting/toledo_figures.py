@@ -75,7 +75,9 @@ def share_curves(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) ->
             colour = draw.PALETTE[index % len(draw.PALETTE)]
             axes.plot(rows["share"], rows["mean"], color=colour, marker=draw.MARKERS[index], ls=draw.LINES[index],
                       label=titles[arm])  # fmt: skip
-            axes.fill_between(rows["share"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
+            axes.fill_between(
+                rows["share"], rows["low"].clip(lower=0), rows["high"].clip(upper=1), color=colour, alpha=0.15, lw=0
+            )
         shares = sorted(frame["share"].unique())
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
