@@ -174,7 +174,7 @@ def test_tables_are_the_same_bytes_from_a_second_reading(everything):
             assert to_markdown(table) == to_markdown(everything.tables[paper][name])
 
 
-KIM_FIGURES = ("arms", "convergence", "shifts", "kinds")
+KIM_FIGURES = ("arms", "convergence", "shifts", "space", "kinds")
 
 
 def test_figures_write_pictures_and_the_numbers_in_them(everything, tmp_path):
