@@ -164,7 +164,7 @@ def _against_loader() -> Result:
         root = Path(folder)
         count = _affordable(root)
         _write(root, lengths(count))
-        given = (str(root), count)
+        given = (root, count)
         with _process() as kit, _process() as reference:
             tried: dict[int, float] = {}
             for workers in range(3):
@@ -245,7 +245,7 @@ def _drop_from_cache(root: Path) -> None:
 
 
 @kept_memory()  # as the training loop does
-def _kit_epoch(root: str, count: int) -> float:
+def _kit_epoch(root: Path, count: int) -> float:
     features = _mapped(root, count)
     batches, _ = _train_batches(features, count)
     model = GatedFusion(dict.fromkeys(features, DIM))
@@ -255,14 +255,14 @@ def _kit_epoch(root: str, count: int) -> float:
 
 
 @cache
-def _mapped(root: str, count: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return {name: (np.load(Path(root, f"{name}.npy"), mmap_mode="r"), size) for name, size in lengths(count).items()}
+def _mapped(root: Path, count: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return {name: (np.load(root / f"{name}.npy", mmap_mode="r"), size) for name, size in lengths(count).items()}
 
 
-def _reference_epoch(root: str, count: int, workers: int) -> float:
+def _reference_epoch(root: Path, count: int, workers: int) -> float:
     torch.manual_seed(0)
     loader: DataLoader = DataLoader(
-        SegmentFiles(Path(root), count),
+        SegmentFiles(root, count),
         BATCH,
         shuffle=True,
         drop_last=True,

@@ -31,9 +31,9 @@ def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]
     try:
         samples, native = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
-        decoded = _decode_audio(path) if Path(path).is_file() else None
+        _require_file(path)
+        decoded = _decode_audio(path)
         if decoded is None:
-            _require_file(path)
             raise MediaError(f"cannot read the audio file {path} ({error}): {mend}") from error
         samples, native = decoded
     if len(samples) == 0:

@@ -14,6 +14,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,7 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
             raise ValueError(f"an encoder needs a 'kind', one of {', '.join(ENCODERS)}; got {spec!r}")
         kind = options.pop("kind")
     if kind not in ENCODERS:
-        near = difflib.get_close_matches(kind, ENCODERS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no encoder is called {kind!r}; choose one of {', '.join(ENCODERS)}.{hint}")
+        raise ValueError(f"no encoder is called {kind!r}; choose one of {_choices(kind, ENCODERS)}")
     module, _, name = ENCODERS[kind].partition(":")
     maker = getattr(importlib.import_module(module), name)
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
@@ -56,15 +55,20 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
     taken = inspect.signature(made_by).parameters
     if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
         for name in sorted(set(options) - {"path"} - set(taken)):
-            near = difflib.get_close_matches(name, taken, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {', '.join(taken)}.{hint}")
+            raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {_choices(name, taken)}")
     if "path" in options:
         encoder = maker.from_pretrained(resolve_path(options.pop("path")), **options)
     else:
         encoder = maker(**options)
     encoder.spec = {"kind": kind, **written}
     return encoder
+
+
+def _choices(given: str, there: Iterable[str]) -> str:
+    """What there is to choose from, and the one that was probably meant."""
+    names = list(there)
+    near = difflib.get_close_matches(given, names, n=1)
+    return f"{', '.join(names)}." + (f" Did you mean {near[0]!r}?" if near else "")
 
 
 def resolve_path(path: str | Path) -> str:

@@ -136,7 +136,7 @@ def weight_figure(weights: pd.DataFrame, title: str = "") -> Figure:
             left = np.arange(len(layers)) + (place - (len(arms) - 1) / 2) * width
             axis.bar(left, bars["mean"], width * 0.92, color=tint, alpha=0.85 if arm == "alone" else 0.4,
                      hatch="" if arm == "alone" else "////", edgecolor="white", lw=0)  # fmt: skip
-            error = np.nan_to_num(np.stack([bars["mean"] - bars["low"], bars["high"] - bars["mean"]]))
+            error = draw.error_bars(bars)
             axis.errorbar(left, bars["mean"], error, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
         axis.axhline(1 / len(layers), color=draw.GREY, ls="--", lw=0.9)
         step = max(1, len(layers) // 8)

@@ -147,7 +147,7 @@ def gate_figure(gates: pd.DataFrame, title: str) -> Figure:
         points = draw.over_seeds(gates[gates["modality"] == modality], ["label"]).sort_values("label")
         # A little apart, so that no interval hides another.
         at = points["label"] + 0.09 * (place - 1)
-        error = np.nan_to_num(np.stack([points["mean"] - points["low"], points["high"] - points["mean"]]))
+        error = draw.error_bars(points)
         axis.errorbar(at, points["mean"], error, color=tint, elinewidth=0.7, capsize=1.5, lw=1.3, ls=line,
                       marker=marker, label=modality)  # fmt: skip
     axis.set_ylim(0, 1)

@@ -5,6 +5,7 @@ style of its own besides, so that a figure reads in grey. Sizes are for one colu
 `save` writes the picture and the numbers plotted; the numbers are what a check compares.
 """
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -15,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -83,6 +85,16 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float = statistics
         got = statistics.over_seeds(part["value"].to_numpy(float), level)
         rows.append((*group, got.n, got.mean, got.sd, got.low, got.high))
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
+
+
+def error_bars(rows: pd.DataFrame) -> Float[np.ndarray, "two rows"]:
+    """What errorbar wants of `over_seeds`: the way from mean to low and to high; 0 where a single seed has none."""
+    return np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+
+
+def wrapped(title: str, width: int) -> str:
+    """A long title on lines of at most so many characters."""
+    return "\n".join(textwrap.wrap(title, width))
 
 
 def layer_curve(

@@ -3,7 +3,6 @@
 Each function takes tidy frames, as :mod:`msakit.reporting.kim2022` reads them from the records, and returns a figure.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -74,7 +73,7 @@ def joint_space(points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 # Purple to orange through white stays readable for colour-blind readers; in grey the sign is lost.
                 axis.scatter(part["x"], part["y"], c=part["label"], cmap="PuOr", vmin=-bound, vmax=bound, s=11,
                                      marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
-            axis.set_title("\n".join(textwrap.wrap(titles[arm], 28)), fontsize=7.5)
+            axis.set_title(draw.wrapped(titles[arm], 28), fontsize=7.5)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel("t-SNE 1")
@@ -117,7 +116,7 @@ def alignment_and_uniformity(frame: pd.DataFrame, titles: Mapping[str, str]) -> 
             part = frame[(frame["quantity"] == quantity) & (frame["of"] == of)]
             for index, arm in enumerate(arm for arm in titles if arm in set(part["arm"])):
                 rows = draw.over_seeds(part[part["arm"] == arm], ["stage"]).set_index("stage").loc[["before", "after"]]
-                spread = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+                spread = draw.error_bars(rows)
                 axis.errorbar(np.arange(2) + 0.06 * index, rows["mean"], spread, color=draw.PALETTE[index], capsize=2,
                               marker=draw.MARKERS[index], ls=draw.LINES[index], label=titles[arm])  # fmt: skip
             axis.set_title(f"{quantity}\n{of}", fontsize=7.5)
@@ -141,7 +140,7 @@ def sweeps(frame: pd.DataFrame, names: Mapping[str, str], label: str) -> Figure:
         for index, (axis, setting) in enumerate(zip(axes[0], shown, strict=True)):
             part = frame[frame["setting"] == setting].rename(columns={"score": "value", "value": "at"})
             rows = draw.over_seeds(part.sort_values("at"), ["at", "own"])
-            spread = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+            spread = draw.error_bars(rows)
             place = np.arange(len(rows))
             axis.errorbar(place, rows["mean"], spread, color=draw.PALETTE[index], marker=draw.MARKERS[index],
                           ls=draw.LINES[index], capsize=2)  # fmt: skip

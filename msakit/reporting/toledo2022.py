@@ -231,8 +231,7 @@ def share_table(runs: Runs) -> pd.DataFrame:
     scores = share_scores(runs)
     if scores.empty:
         return scores
-    rows = draw.over_seeds(scores.sort_values("share", kind="stable"), ["arm", "share"])
-    rows["low"], rows["high"] = rows["low"].clip(lower=0), rows["high"].clip(upper=1)
+    rows = toledo_figures.share_means(scores)
     rows["place"] = rows["arm"].map(list(titles()).index)
     rows = rows.sort_values(["place", "share"]).drop(columns="place").assign(arm=rows["arm"].map(titles()))
     names = {"share": "share of training data (%)", "n": "seeds", "mean": "Accuracy ↑", "sd": "s.d."}

@@ -3,7 +3,6 @@
 Each function takes tidy frames, as :mod:`msakit.reporting.toledo2022` reads them from the records; it returns a figure.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -17,11 +16,7 @@ from msakit import metrics
 from msakit.reporting import figures as draw
 
 BINS = 10  # of the calibration curve
-
-
-def _wrapped(title: str) -> str:
-    """A long title on two lines, so that the plot keeps the room."""
-    return "\n".join(textwrap.wrap(title, 36))
+TITLE = 36  # characters on a line of an arm's title, so that the plot keeps the room
 
 
 def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
@@ -43,11 +38,11 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
             spread = np.nan_to_num([[row["mean"] - row["low"]], [row["high"] - row["mean"]]])
             # As many markers as palette entries: past the last, both go round again, out of step.
             colour = draw.PALETTE[(place + 3 * (place // len(draw.MARKERS))) % len(draw.PALETTE)]
-            marker = draw.MARKERS[place % len(draw.MARKERS)]
+            marker, label = draw.MARKERS[place % len(draw.MARKERS)], draw.wrapped(str(row["title"]), TITLE)
             axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=marker, ls="", ms=6, capsize=2,
-                          mfc=None if best[place] else "white", label=_wrapped(str(row["title"])))  # fmt: skip
+                          mfc=None if best[place] else "white", label=label)  # fmt: skip
         axes.set_xscale("symlog", linthresh=0.1)
-        axes.set_xlabel(_wrapped(cost))
+        axes.set_xlabel(draw.wrapped(cost, TITLE))
         axes.set_ylabel(metrics.metric(metric).title)
         figure.legend(loc="outside right center", title="filled: on the frontier")
         sns.despine(ax=axes)
@@ -63,21 +58,29 @@ def on_frontier(cost: Float[np.ndarray, " arms"], score: Float[np.ndarray, " arm
     return ~np.array(dominated, dtype=bool)
 
 
+def share_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """arm, share, n, mean, sd, low, high of an accuracy by growing share, its interval cut at 0 and 1.
+
+    frame: arm, share (per cent), seed, value.
+    """
+    rows = draw.over_seeds(frame.sort_values("share", kind="stable"), ["arm", "share"])
+    return rows.assign(low=rows["low"].clip(lower=0), high=rows["high"].clip(upper=1))
+
+
 def share_curves(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) -> Figure:
     """Score over the share of the training data, one line an arm with its interval over seeds.
 
     frame: arm, share (per cent), seed, value.
     """
+    means = share_means(frame)
     with draw.style():
         figure, axes = plt.subplots(figsize=(0.7 * draw.PAGE, 2.8))
         for index, arm in enumerate(arm for arm in titles if arm in set(frame["arm"])):
-            rows = draw.over_seeds(frame[frame["arm"] == arm].sort_values("share"), ["share"])
+            rows = means[means["arm"] == arm]
             colour = draw.PALETTE[index % len(draw.PALETTE)]
             axes.plot(rows["share"], rows["mean"], color=colour, marker=draw.MARKERS[index], ls=draw.LINES[index],
                       label=titles[arm])  # fmt: skip
-            axes.fill_between(
-                rows["share"], rows["low"].clip(lower=0), rows["high"].clip(upper=1), color=colour, alpha=0.15, lw=0
-            )
+            axes.fill_between(rows["share"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
         shares = sorted(frame["share"].unique())
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
@@ -153,12 +156,12 @@ def agreement(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequence[st
             rows = draw.over_seeds(frame[frame["group"] == group], ["arm"]).set_index("arm")
             rows = rows.loc[[arm for arm in arms if arm in rows.index]]
             place = np.array([arms.index(arm) for arm in rows.index]) + 0.24 * (index - (len(order) - 1) / 2)
-            spread = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+            spread = draw.error_bars(rows)
             axes.errorbar(rows["mean"], place, xerr=spread, ls="", marker=draw.MARKERS[index], ms=5, capsize=2,
                           color=draw.PALETTE[index], label=group)  # fmt: skip
         for line in range(1, len(arms)):
             axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
-        axes.set_yticks(range(len(arms)), [_wrapped(titles[arm]) for arm in arms])
+        axes.set_yticks(range(len(arms)), [draw.wrapped(titles[arm], TITLE) for arm in arms])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
@@ -176,7 +179,7 @@ def protocol_gaps(frame: pd.DataFrame, metric: str) -> Figure:
     with draw.style():
         figure, axes = plt.subplots(figsize=(0.8 * draw.PAGE, 0.9 + 0.26 * len(frame)))
         place = np.arange(len(frame))
-        spread = np.nan_to_num(np.stack([frame["mean"] - frame["low"], frame["high"] - frame["mean"]]))
+        spread = draw.error_bars(frame)
         axes.errorbar(frame["mean"], place, xerr=spread, ls="", marker="o", color=draw.PALETTE[0], capsize=2)
         axes.axvline(0, color=draw.GREY, lw=1, ls=":")
         axes.set_yticks(place, list(frame["title"]))
@@ -205,7 +208,7 @@ def examples(
             axes[0, column].set_xticks([])
             axes[0, column].set_yticks([])
             axes[0, column].set_title(headings[column], fontsize=7)
-            axes[0, column].set_xlabel("\n".join(textwrap.wrap(f"“{texts[column]}”", 30)), fontsize=6.5)
+            axes[0, column].set_xlabel(draw.wrapped(f"“{texts[column]}”", 30), fontsize=6.5)
             table = probabilities[column]
             axis = axes[1, column]
             left = np.zeros(len(table))
