@@ -5,11 +5,12 @@ CLIP models with random weights: full width (768; WavLM's 512 convolution channe
 models, so that it takes minutes on a CPU. Fewer layers make the rest weigh more: the full models can only do better.
 
 `extraction-efficiency`: time of the bare forward passes, media read and batches made before, over that of `extract`,
-which also decodes, finds faces and writes the store.
+which also decodes, finds faces and writes the store; both with the library for products that `extract` chooses.
 `extraction-speedup`: time of a reference, written here from its description (one process; segments in listing order,
-four at a time, padded to the longest of the four; of a video, its pictures four at a time; one float32 file a segment),
-over that of `extract`, both in float32. A CPU core is as busy with four segments as with forty, so what is gained there
-is the padding (none for pictures); on a GPU four segments leave most of it idle.
+four at a time, padded to the longest of the four; of a video, its pictures four at a time; one float32 file a segment;
+torch as it comes), over that of `extract`, both in float32. A CPU core is as busy with four segments as with forty, so
+what is gained there is the padding (none for pictures) and, on processors that are not Intel's, the library
+(`msakit.products`; "float32_by_onednn" in the detail says whether); on a GPU four segments leave most of it idle.
 `extraction-speedup-bfloat16`: the same reference over `extract` with the encoders' option dtype: bfloat16.
 """
 
@@ -44,6 +45,7 @@ from msakit.encoders.pretrain.common import word_pieces
 from msakit.encoders.text import TextEncoder
 from msakit.encoders.vision import VisionEncoder
 from msakit.features import BATCH_FRAMES, _batches, extract
+from msakit.products import onednn_products, stays_float32
 
 SEGMENTS = {"text": 160, "audio": 16, "vision": 12}
 LAYERS = 3
@@ -91,6 +93,7 @@ def run() -> list[Result]:
         "layers": LAYERS,
         "rounds": ROUNDS,
         "device": "cpu, one thread a model",
+        "float32_by_onednn": stays_float32(),
     }
     listed = "the throughput of going file by file, four at a time in listing order"
     compared = (
@@ -171,6 +174,7 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
+@onednn_products()
 @torch.inference_mode()
 def bare(encoder: Any, modality: str, batch: list[Any]) -> None:
     """Nothing but the model, on one batch."""

@@ -58,7 +58,8 @@ class AudioEncoder:
         self.name = name
         self.every = every
         self.device = device
-        self.batch_frames = best_batch(device)
+        # A core gains nothing from a second clip, and torch's attention, which WavLM uses, multiplies several badly.
+        self.batch_frames = 1 if device == "cpu" else best_batch(device)
         self.hop = math.prod(settings.conv_stride)  # samples a frame, 320 in every published checkpoint
         self.padded = getattr(settings, "feat_extract_norm", "group") == "layer"
         self.dim: int = settings.hidden_size
