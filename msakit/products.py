@@ -11,6 +11,7 @@ float32 comes out all the same.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -48,7 +49,8 @@ def stays_float32() -> bool:
 
 @contextmanager
 def _permission() -> Iterator[None]:
-    setting = torch.backends.mkldnn.matmul
+    backend: Any = torch.backends.mkldnn  # its stubs know nothing of `matmul`
+    setting = backend.matmul
     before = setting.fp32_precision
     setting.fp32_precision = "bf16"
     try:
