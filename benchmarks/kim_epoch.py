@@ -20,6 +20,7 @@ from msakit.fusion.shifted_bert import ShiftedBert
 from msakit.papers.kim2022 import Arm, Settings, arms_of_paper, decayed_groups
 from msakit.papers.kim_inputs import Inputs
 from msakit.papers.kim_measures import BestTestEpoch
+from msakit.products import onednn_products
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, set_seed
 from msakit.training.losses import mse, with_contrast
@@ -91,7 +92,9 @@ def _ours(inputs: dict[str, Inputs], arm: Arm) -> float:
     def loss(outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> torch.Tensor:
         return (contrastive if torch.is_grad_enabled() else mse)(outputs, batch)
 
-    return fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=leaked, progress=False).seconds
+    with onednn_products(model):
+        found = fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=leaked, progress=False)
+    return found.seconds
 
 
 def _reference(inputs: dict[str, Inputs], arm: Arm) -> float:

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float16, Float32, Int64
+from torch import nn
 from tqdm import tqdm
 
 from msakit.data.corpus import Corpus
@@ -218,7 +219,6 @@ def _by_length(corpus: Corpus, encoder: Encoder) -> list[dict[str, Any]]:
     return rows if guess is None else sorted(rows, key=guess)  # stable: the order of the corpus among equals
 
 
-@onednn_products()
 def _encode_buckets(
     rows: list[dict[str, Any]],
     encoder: Encoder,
@@ -238,6 +238,7 @@ def _encode_buckets(
         for start in range(0, len(rows), bucket)
     ]
     with (
+        onednn_products(getattr(encoder, "model", nn.Identity())),
         ThreadPoolExecutor(max(1, workers), thread_name_prefix="prepare") as readers,
         tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar,
     ):

@@ -14,22 +14,30 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
+WIDE = 256  # of matrices; below, a call to oneDNN costs more than its product saves
 SIZES = (64, 512)  # of the matrices that are tried: oneDNN chooses its way by size
 
 
 @contextmanager
-def onednn_products() -> Iterator[None]:
-    """Until the end of the block, or of the function it decorates, float32 products on the CPU go to oneDNN.
+def onednn_products(model: nn.Module) -> Iterator[None]:
+    """Until the end of the block the float32 products of a wide model go to oneDNN on the CPU.
 
-    Where that would make them coarser than float32, or torch came without oneDNN, nothing happens. oneDNN compiles a
-    kernel for each new shape (half a millisecond): this is for large products whose shapes return.
+    Where the model is narrow, where products would become coarser than float32, or where torch came without oneDNN,
+    nothing happens. oneDNN compiles a kernel for each new shape (half a millisecond): this is for batches whose shapes
+    return, not for packed frames, of which each batch has another number.
     """
-    if not stays_float32():
+    if not (wide(model) and stays_float32()):
         yield
         return
     with _permission():
         yield
+
+
+def wide(model: nn.Module) -> bool:
+    """Whether the model multiplies by a matrix with at least 256 rows and columns, as those of published sizes do."""
+    return any(isinstance(part, nn.Linear) and min(part.weight.shape) >= WIDE for part in model.modules())
 
 
 @cache

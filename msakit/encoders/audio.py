@@ -31,6 +31,7 @@ from msakit.encoders.base import (
     stack_layers,
     weights_digest,
 )
+from msakit.products import wide
 
 Samples = Float[np.ndarray, " _sample"]  # clips differ in length: the axis is not bound
 
@@ -58,8 +59,9 @@ class AudioEncoder:
         self.name = name
         self.every = every
         self.device = device
-        # A core gains nothing from a second clip, and torch's attention, which WavLM uses, multiplies several badly.
-        self.batch_frames = 1 if device == "cpu" else best_batch(device)
+        # One clip fills a core, if the model is wide; of several, torch's attention as WavLM calls it copies its
+        # weights once for each frame.
+        self.batch_frames = 1 if device == "cpu" and wide(model) else best_batch(device)
         self.hop = math.prod(settings.conv_stride)  # samples a frame, 320 in every published checkpoint
         self.padded = getattr(settings, "feat_extract_norm", "group") == "layer"
         self.dim: int = settings.hidden_size

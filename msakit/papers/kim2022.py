@@ -32,6 +32,7 @@ from msakit.papers.kim_inputs import Inputs, prepare
 from msakit.papers.kim_measures import BestTestEpoch, embedding_table, embeddings, geometry, shift_table
 from msakit.papers.kim_words import Source, describe
 from msakit.papers.running import Job, Outcome, prediction_table, reference_jobs, run_jobs
+from msakit.products import onednn_products
 from msakit.records import Runs
 from msakit.sources import fingerprint
 from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
@@ -237,20 +238,23 @@ def train(
     optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     decays = {"none": None, "ema": settings.average_decay, "momentum": settings.momentum_decay}
     leaked = BestTestEpoch(batches["test"], inputs["test"].label)
-    result = fit(
-        model,
-        batches["train"],
-        batches["valid"],
-        loss=loss,
-        optimizer=optimizer,
-        scheduler=linear_warmup_decay(optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup),
-        scheduler_step="batch",
-        epochs=settings.epochs,
-        average=decays[arm.average],
-        average_as="teacher" if arm.average == "momentum" else "judge",
-        on_epoch=leaked,
-        progress=False,
-    )
+    with onednn_products(model):
+        result = fit(
+            model,
+            batches["train"],
+            batches["valid"],
+            loss=loss,
+            optimizer=optimizer,
+            scheduler=linear_warmup_decay(
+                optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup
+            ),
+            scheduler_step="batch",
+            epochs=settings.epochs,
+            average=decays[arm.average],
+            average_as="teacher" if arm.average == "momentum" else "judge",
+            on_epoch=leaked,
+            progress=False,
+        )
     stages["after"] = embeddings(model, batches["test"])
     artifacts = {}
     # Words of a real corpus stay out of what is published.

@@ -36,6 +36,7 @@ from msakit.papers.toledo_models import Learner, Repeated, Settings, build, opti
 from msakit.papers.toledo_protocol import CORRECTED, SHARE, Arm, Protocol, parse
 from msakit.papers.toledo_shown import embeddings, examples
 from msakit.papers.toledo_study import PAPER, SPLITS, Study, View
+from msakit.products import onednn_products
 from msakit.records import Runs, read_predictions, run_path
 from msakit.sources import fingerprint
 from msakit.training import cost
@@ -128,18 +129,19 @@ def train(study: Study, arm: Arm, seed: int, costs: Costs) -> Outcome:
     training = learner.batches(
         view.rows["train"], batch_size=settings.batch_size, generator=generator, drop_last=arm.protocol.drop_last
     )
-    result = fit(
-        learner.model,
-        Repeated(training, -(-settings.least_batches // max(1, len(training)))),
-        _looks(learner, view, "valid", arm.protocol, settings, generator),
-        loss=classification,
-        optimizer=steps,
-        scheduler=torch.optim.lr_scheduler.ExponentialLR(steps, settings.decay_per_epoch),
-        epochs=learner.epochs,
-        patience=learner.patience,
-        accelerator=Accelerator(mixed_precision=settings.precision),
-        progress=False,
-    )
+    with onednn_products(learner.model):
+        result = fit(
+            learner.model,
+            Repeated(training, -(-settings.least_batches // max(1, len(training)))),
+            _looks(learner, view, "valid", arm.protocol, settings, generator),
+            loss=classification,
+            optimizer=steps,
+            scheduler=torch.optim.lr_scheduler.ExponentialLR(steps, settings.decay_per_epoch),
+            epochs=learner.epochs,
+            patience=learner.patience,
+            accelerator=Accelerator(mixed_precision=settings.precision),
+            progress=False,
+        )
     tables = []
     # Where the test fold stops the training, it is all there is to predict.
     for split in ("test",) if arm.protocol.stop == "test" else ("valid", "test"):

@@ -17,6 +17,7 @@ from msakit.papers import facts
 from msakit.papers.toledo_models import build
 from msakit.papers.toledo_protocol import CORRECTED, Arm
 from msakit.papers.toledo_study import PAPER, Study
+from msakit.products import onednn_products
 from msakit.training import cost
 from msakit.training.loop import set_seed
 from msakit.training.losses import classification
@@ -65,7 +66,8 @@ def _measure(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     batches = learner.batches(rows, batch_size=settings.batch_size, generator=generator)
     sizes = cost.parameters(learner.model)
     make = partial(torch.optim.AdamW, lr=learner.rate, weight_decay=settings.weight_decay, fused=True)
-    epoch = cost.epoch(learner.model, batches, loss=classification, optimizer=make)
+    with onednn_products(learner.model):  # as it is trained
+        epoch = cost.epoch(learner.model, batches, loss=classification, optimizer=make)
     return {
         "trainable_parameters": sizes.trainable,
         "total_parameters": sizes.total,
