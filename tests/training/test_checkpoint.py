@@ -35,7 +35,9 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path, average, every, kept):
     settings = {"noise": 0.3, "average": average, "checkpoint": str(file), "every": every}
     # Killed in the middle of the fourth epoch.
     doomed = json.dumps([settings | {"die_at": 3 * STEPS_AN_EPOCH + 3}])
-    died = subprocess.run([sys.executable, PROGRAM, doomed], capture_output=True, text=True, timeout=300)
+    # With as many threads as here: how many there are decides how sums are rounded.
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    died = subprocess.run([sys.executable, PROGRAM, doomed], capture_output=True, text=True, timeout=300, env=threads)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert [f.name for f in file.parent.iterdir()] == ["run.checkpoint"]
     resumed = run(**settings)
