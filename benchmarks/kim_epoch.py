@@ -87,11 +87,7 @@ def _ours(inputs: dict[str, Inputs], arm: Arm) -> float:
     train = inputs["train"].batches(SETTINGS.batch_size, generator=generator)
     valid, test = (inputs[split].batches(256) for split in ("valid", "test"))
     leaked = BestTestEpoch(test, inputs["test"].label)
-    contrastive = with_contrast(mse, arm.contrastive, temperature=arm.temperature, smoothing=arm.smoothing)
-
-    def loss(outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> torch.Tensor:
-        return (contrastive if torch.is_grad_enabled() else mse)(outputs, batch)
-
+    loss = with_contrast(mse, arm.contrastive, temperature=arm.temperature, smoothing=arm.smoothing)
     with onednn_products(model):
         found = fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=leaked, progress=False)
     return found.seconds

@@ -1,12 +1,13 @@
 """What a corpus is, the generated mini corpora, and the one door to all of them: `open_corpus`."""
 
-import difflib
 import logging
 import os
 import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msakit.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from msakit.data.corpus import Corpus
@@ -35,9 +36,10 @@ def open_corpus(name_or_folder: str | Path, cache: str | Path) -> "Corpus":
         return load_corpus(_generated(name, Path(cache)))
     if Path(name).is_dir():
         return load_corpus(name)
-    near = difflib.get_close_matches(name, CORPORA, n=1, cutoff=0.4)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no corpus {name!r}: choose one of {', '.join(CORPORA)}, or give a folder that exists.{guess}")
+    raise ValueError(
+        f"no corpus {name!r}: choose one of {', '.join(CORPORA)}, or give a folder that exists."
+        f"{did_you_mean(name, CORPORA)}"
+    )
 
 
 def _generated(name: str, cache: Path) -> Path:

@@ -10,13 +10,13 @@ profile:
     load_encoder("acoustic-set")
 """
 
-import difflib
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from msakit.suggestions import did_you_mean
 
 ENCODERS: dict[str, str] = {
     "text": "msakit.encoders.text:TextEncoder",
@@ -47,7 +47,8 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
             raise ValueError(f"an encoder needs a 'kind', one of {', '.join(ENCODERS)}; got {spec!r}")
         kind = options.pop("kind")
     if kind not in ENCODERS:
-        raise ValueError(f"no encoder is called {kind!r}; choose one of {_choices(kind, ENCODERS)}")
+        near = did_you_mean(kind, ENCODERS)
+        raise ValueError(f"no encoder is called {kind!r}; choose one of {', '.join(ENCODERS)}.{near}")
     module, _, name = ENCODERS[kind].partition(":")
     maker = getattr(importlib.import_module(module), name)
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
@@ -55,20 +56,14 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
     taken = inspect.signature(made_by).parameters
     if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
         for name in sorted(set(options) - {"path"} - set(taken)):
-            raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {_choices(name, taken)}")
+            near = did_you_mean(name, taken)
+            raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {', '.join(taken)}.{near}")
     if "path" in options:
         encoder = maker.from_pretrained(resolve_path(options.pop("path")), **options)
     else:
         encoder = maker(**options)
     encoder.spec = {"kind": kind, **written}
     return encoder
-
-
-def _choices(given: str, there: Iterable[str]) -> str:
-    """What there is to choose from, and the one that was probably meant."""
-    names = list(there)
-    near = difflib.get_close_matches(given, names, n=1)
-    return f"{', '.join(names)}." + (f" Did you mean {near[0]!r}?" if near else "")
 
 
 def resolve_path(path: str | Path) -> str:

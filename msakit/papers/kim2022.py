@@ -228,12 +228,6 @@ def train(
         for split, ready in inputs.items()
     }
     pairs = tuple((pair.split("-")[0], pair.split("-")[1]) for pair in arm.pairs)
-    contrastive = with_contrast(mse, arm.contrastive, pairs, arm.temperature, arm.smoothing)
-
-    def loss(outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> torch.Tensor:
-        # Validation judges the regression alone: the contrastive term has no part in choosing the epoch.
-        return (contrastive if torch.is_grad_enabled() else mse)(outputs, batch)
-
     stages = {"before": embeddings(model, batches["test"])}
     optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     decays = {"none": None, "ema": settings.average_decay, "momentum": settings.momentum_decay}
@@ -243,7 +237,7 @@ def train(
             model,
             batches["train"],
             batches["valid"],
-            loss=loss,
+            loss=with_contrast(mse, arm.contrastive, pairs, arm.temperature, arm.smoothing),
             optimizer=optimizer,
             scheduler=linear_warmup_decay(
                 optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup

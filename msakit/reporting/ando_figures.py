@@ -96,7 +96,7 @@ def layer_figure(curve: pd.DataFrame, best: Mapping[str, int], title: str = "") 
     ]
     labels = ["output layer", "best on validation", "95 % interval over seeds"]
     figure.legend(marks, labels, loc="outside lower center", ncols=1 if len(shown) == 1 else 3)
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure
 
 
@@ -152,7 +152,7 @@ def weight_figure(weights: pd.DataFrame, title: str = "") -> Figure:
     ]
     told = ["the modality alone", "with the other modalities", "all layers alike (the start)"]
     figure.legend(marks, told, loc="outside lower center", ncols=1 if len(shown) == 1 else 3)
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure
 
 
@@ -185,5 +185,5 @@ def arm_figure(runs: Runs, points: pd.DataFrame, named: Named, title: str) -> Fi
                 text.remove()
         if axis is not axes[-1, 0]:
             axis.set_xlabel("")
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure

@@ -82,7 +82,7 @@ def scatter_figure(test: pd.DataFrame, title: str) -> Figure:
     axis.set_aspect("equal")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure
 
 
@@ -113,7 +113,7 @@ def confusion_figure(runs: Runs, title: str) -> tuple[Figure, pd.DataFrame]:
     axis.set_ylabel("Label (rounded)")
     axis.tick_params(length=0)
     figure.colorbar(picture, ax=axis, shrink=0.75, label="Share of the label's segments (cells: %)")
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     grid = pd.DataFrame(
         [(row, column, share[i, j], counts[i]) for i, row in enumerate(classes) for j, column in enumerate(classes)],
         columns=["label", "predicted", "share", "segments"],
@@ -155,7 +155,7 @@ def gate_figure(gates: pd.DataFrame, title: str) -> Figure:
     axis.set_ylabel("Gate (0 shut, 1 open)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure
 
 
@@ -185,7 +185,7 @@ def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]],
         figure.colorbar(picture, ax=axes, shrink=0.6, label="Label")
     marks = [plt.Line2D([], [], ls="", marker=marker, color=draw.GREY) for marker in ("v", "o", "^")]
     figure.legend(marks, ["negative", "zero", "positive"], loc="outside lower center", ncols=3)
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure
 
 
@@ -234,5 +234,5 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) ->
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], color=draw.GREY, lw=0.8, ls="--"))
     figure.legend(handles, [*labels, UNIFORM], loc="outside lower center", ncols=4)
-    figure.suptitle(title, fontsize=8.5)
+    draw.heading(figure, title)
     return figure

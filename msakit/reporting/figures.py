@@ -92,6 +92,11 @@ def error_bars(rows: pd.DataFrame) -> Float[np.ndarray, "two rows"]:
     return np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
 
 
+def heading(figure: Figure, title: str) -> None:
+    """The title of a whole figure, as large as those of its axes."""
+    figure.suptitle(title, fontsize=RC["axes.titlesize"])
+
+
 def wrapped(title: str, width: int) -> str:
     """A long title on lines of at most so many characters."""
     return "\n".join(textwrap.wrap(title, width))

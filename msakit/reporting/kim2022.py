@@ -272,30 +272,30 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
         shifts = chosen_shifts(part, list(shown))
         if len(shifts):
             figure = kim_figures.shift_strips(shifts, shown)
-            figure.suptitle(f"How far each word is shifted, {corpus} ({data_kind}), seed 0", fontsize=8.5)
+            draw.heading(figure, f"How far each word is shifted, {corpus} ({data_kind}), seed 0")
             keep(figure, shifts, f"{corpus}-shifts")
         points = embedding_points(part)
         if len(points):
             figure = kim_figures.joint_space(points, titles())
-            figure.suptitle(f"Test split in the joint space, {corpus} ({data_kind}), seed 0", fontsize=8.5)
+            draw.heading(figure, f"Test split in the joint space, {corpus} ({data_kind}), seed 0")
             keep(figure, points, f"{corpus}-space")
         both = space(part)
         both = both[both["arm"].isin(SPACE)]
         if len(both):
             figure = kim_figures.alignment_and_uniformity(both, titles())
-            figure.suptitle(f"Test split of {corpus} ({data_kind})", fontsize=8.5)
+            draw.heading(figure, f"Test split of {corpus} ({data_kind})")
             keep(figure, both, f"{corpus}-alignment")
         swept = sweep_scores(part)
         if len(swept):
             figure = kim_figures.sweeps(swept, SETTINGS, "Test MAE ↓ (label units)")
-            figure.suptitle(f"{corpus} ({data_kind})", fontsize=8.5)
+            draw.heading(figure, f"{corpus} ({data_kind})")
             keep(figure, swept, f"{corpus}-sweep")
         kinds = kind_scores(part)
         if len(kinds):
             # Without what stands in brackets: the three fit on one line.
             named = {arm: title.partition(" (")[0] for arm, title in titles().items() if arm in MAIN}
             figure = kim_figures.kinds_of_segments(kinds, named, "mae", KINDS)
-            figure.suptitle(f"{corpus} ({data_kind}), test", fontsize=8.5)
+            draw.heading(figure, f"{corpus} ({data_kind}), test")
             keep(figure, kinds, f"{corpus}-kinds")
     return made
 

@@ -260,17 +260,17 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
         shares = share_scores(part)
         if len(shares):
             figure = toledo_figures.share_curves(shares, named, "accuracy")
-            figure.suptitle(f"Little training data, {where}", fontsize=8.5)
+            draw.heading(figure, f"Little training data, {where}")
             keep(figure, shares, f"{corpus}-shares")
         gaps = gap_rows(part)
         if len(gaps):
             figure = toledo_figures.protocol_gaps(gaps, "accuracy")
-            figure.suptitle(f"Joint fine-tuning under the published protocol, {where}", fontsize=8.5)
+            draw.heading(figure, f"Joint fine-tuning under the published protocol, {where}")
             keep(figure, gaps, f"{corpus}-protocols")
         points, classes = embedding_points(part)
         if len(points):
             figure = toledo_figures.embedding_stages(points, classes)
-            figure.suptitle(f"Fused vectors of test segments, {where}", fontsize=8.5)
+            draw.heading(figure, f"Fused vectors of test segments, {where}")
             keep(figure, points, f"{corpus}-embeddings")
         groups = agreement_scores(part)
         if len(groups):

@@ -89,13 +89,14 @@ def with_contrast(
 ) -> Loss:
     """base + weight * the sum of InfoNCE over pairs of the model's embeddings; weight 0 leaves the base alone.
 
+    So does validation, known by its wanting no gradient: the contrast has no part in choosing the epoch.
     Where the loop says that a batch does not count ("counts"), its rows are left out of what others are compared with.
     Where it adds a teacher's embeddings ("teacher_text", ...; `average_as="teacher"`), they are the keys.
     """
 
     def loss(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
         total = base(outputs, batch)
-        for first, second in pairs if weight else ():
+        for first, second in pairs if weight and torch.is_grad_enabled() else ():
             names = f"teacher_{first}", f"teacher_{second}"
             keys = (outputs[names[0]], outputs[names[1]]) if names[0] in outputs else None
             pair = outputs[first], outputs[second]

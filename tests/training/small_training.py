@@ -78,7 +78,7 @@ def run(
         calls += torch.is_grad_enabled()
         if calls == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        value = (judge if torch.is_grad_enabled() else losses.mse)(outputs, batch)
+        value = judge(outputs, batch)
         if "teacher_prediction" in outputs:
             value = value + nn.functional.mse_loss(outputs["prediction"], outputs["teacher_prediction"])
         return value

@@ -52,6 +52,8 @@ def test_contrast_is_added_by_its_weight():
     batch = {"label": torch.ones(2)}
     loss = with_contrast(LOSSES["mse"], 0.5, temperature=1.0, smoothing=0.0)
     assert loss(outputs, batch).item() == pytest.approx(1 + 0.5 * 2 * math.log(1 + math.exp(-1)))
+    with torch.no_grad():  # validation
+        assert loss(outputs, batch).item() == 1
     taught = outputs | {"teacher_text": eye, "teacher_audio": eye.flip(0), "teacher_vision": eye}
     right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
     assert loss(taught, batch).item() == pytest.approx(1 + 0.5 * (right + (right + wrong) / 2))

@@ -6,11 +6,12 @@ columns `words`, a JSON list of the segment's words, and `n_words`; row i of a s
 a word for which nothing was measured (no face, no frame), so nothing may be trimmed at the front.
 """
 
-import difflib
 import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+
+from msakit.suggestions import did_you_mean
 
 # name -> "module:function", called as function(source, **options) -> Draft; imported only when used.
 IMPORTERS = {
@@ -57,7 +58,7 @@ def import_corpus(
         ImporterError: the source cannot be used; the message names the file and the mend.
     """
     if name not in IMPORTERS:
-        raise ValueError(f"no importer {name!r}: choose one of {', '.join(IMPORTERS)}.{_guess(name, list(IMPORTERS))}")
+        raise ValueError(f"no importer {name!r}: choose one of {', '.join(IMPORTERS)}.{did_you_mean(name, IMPORTERS)}")
     if copy and link:
         raise ValueError("copy and link exclude each other: choose one")
     if missing_media not in ("drop", "keep"):
@@ -69,7 +70,8 @@ def import_corpus(
     for option in options:
         if option not in known:
             choices = ", ".join(known) or "none"
-            raise ValueError(f"importer {name!r} has no option {option!r}: it has {choices}.{_guess(option, known)}")
+            near = did_you_mean(option, known)
+            raise ValueError(f"importer {name!r} has no option {option!r}: it has {choices}.{near}")
     needed = [p.name for p in accepted if p.default is p.empty and p.name not in options]
     if needed:
         raise ValueError(f"importer {name!r} needs {' and '.join(needed)}: see the text of {module}")
@@ -79,8 +81,3 @@ def import_corpus(
     source, out = check_places(source, out, overwrite)
     media: Literal["refer", "copy", "link"] = "copy" if copy else "link" if link else "refer"
     return write(read(source, **options), name, source, out, media, missing_media == "keep", overwrite)
-
-
-def _guess(word: str, choices: list[str]) -> str:
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -6,10 +6,11 @@ Each module states its objective and writes a `save_pretrained` folder with `pre
 seconds, held-out metric at initialisation and after training).
 """
 
-import difflib
 import importlib
 from pathlib import Path
 from typing import Any
+
+from msakit.suggestions import did_you_mean
 
 PRETRAIN: dict[str, str] = {
     "bert": "msakit.encoders.pretrain.bert:train",
@@ -42,6 +43,7 @@ def pretrain(name: str, out: Path | str, **options: Any) -> Path:
 def check_name(name: str) -> None:
     """Raises ValueError, with the choices, for a name that is not in PRETRAIN."""
     if name not in PRETRAIN:
-        near = difflib.get_close_matches(name, PRETRAIN, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"nothing to pre-train is called {name!r}; choose one of {', '.join(PRETRAIN)}.{hint}")
+        raise ValueError(
+            f"nothing to pre-train is called {name!r}; choose one of {', '.join(PRETRAIN)}."
+            f"{did_you_mean(name, PRETRAIN)}"
+        )
