@@ -229,8 +229,7 @@ def group_bars(ax: Axes, frame: pd.DataFrame, metric: str, titles: Mapping[str, 
         place = np.arange(len(groups)) + (index - (len(shown) - 1) / 2) * width
         ax.bar(place, part["mean"], width * 0.92, label=titles[arm], color=PALETTE[index % len(PALETTE)], alpha=0.85,
                hatch=hatches[index % len(hatches)], edgecolor="white", lw=0)  # fmt: skip
-        error = np.stack([part["mean"] - part["low"], part["high"] - part["mean"]])
-        ax.errorbar(place, part["mean"], np.nan_to_num(error), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+        ax.errorbar(place, part["mean"], error_bars(part), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
     ax.set_xticks(range(len(groups)), [str(group) for group in groups])
     ax.set_ylabel(metrics.metric(metric).title)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))

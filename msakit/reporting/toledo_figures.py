@@ -35,7 +35,7 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
         axes.step(*reach, where="post", color=draw.GREY, ls="--", lw=1, label="frontier", zorder=1)
         for index, row in points.iterrows():
             place = int(str(index))
-            spread = np.nan_to_num([[row["mean"] - row["low"]], [row["high"] - row["mean"]]])
+            spread = draw.error_bars(points.iloc[[place]])
             # As many markers as palette entries: past the last, both go round again, out of step.
             colour = draw.PALETTE[(place + 3 * (place // len(draw.MARKERS))) % len(draw.PALETTE)]
             marker, label = draw.MARKERS[place % len(draw.MARKERS)], draw.wrapped(str(row["title"]), TITLE)
