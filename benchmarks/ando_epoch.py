@@ -36,8 +36,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import Result
 from benchmarks._ando_corpus import DIM, LAYERS, MOSI_TRAIN, frames, labels, lengths
-from msakit.fusion.gated import GatedFusion
 from msakit.memory import kept_memory
+from msakit.models.gated import GatedFusion
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, set_seed
 from msakit.training.losses import l1

@@ -38,8 +38,8 @@ from transformers import (
 
 from benchmarks import Result
 from msakit.data.corpus import Corpus, load_corpus
-from msakit.data.face_drawing import draw_face, sample_face
 from msakit.data.media import write_audio, write_video
+from msakit.data.synthetic.face_drawing import draw_face, sample_face
 from msakit.encoders.audio import AudioEncoder
 from msakit.encoders.pretrain.common import word_pieces
 from msakit.encoders.text import TextEncoder

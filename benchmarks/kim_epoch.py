@@ -16,10 +16,10 @@ import torch
 from transformers import BertConfig
 
 from benchmarks import Result
-from msakit.fusion.shifted_bert import ShiftedBert
-from msakit.papers.kim2022 import Arm, Settings, arms_of_paper, decayed_groups
-from msakit.papers.kim_inputs import Inputs
-from msakit.papers.kim_measures import BestTestEpoch
+from msakit.models.shifted_bert import ShiftedBert
+from msakit.papers.kim2022.details import BestTestEpoch
+from msakit.papers.kim2022.inputs import Inputs
+from msakit.papers.kim2022.recipe import Arm, Settings, arms_of_paper, decayed_groups
 from msakit.products import onednn_products
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, set_seed

@@ -21,7 +21,7 @@ from benchmarks import Result
 from benchmarks._ando_corpus import DIM, MOSEI_TRAIN, GeneratedEncoder, corpus, lengths
 from msakit.data.corpus import load_corpus
 from msakit.features import FeatureStore, extract, store_folder
-from msakit.fusion.gated import GatedFusion
+from msakit.models.gated import GatedFusion
 from msakit.training.batching import FeatureBatches
 from msakit.training.frame_source import FrameSource
 from msakit.training.loop import fit, set_seed

@@ -31,8 +31,8 @@ from transformers import DistilBertConfig, DistilBertModel, ResNetConfig, ResNet
 
 from benchmarks import Result
 from msakit.data.media import read_image
-from msakit.fusion.joint import JointFusion, image_feature
 from msakit.memory import kept_memory
+from msakit.models.joint import JointFusion, image_feature
 from msakit.products import onednn_products
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, predict, set_seed

@@ -172,7 +172,7 @@ def audit_data(
     import json
     from dataclasses import asdict
 
-    from msakit.data.audit import audit
+    from msakit.audit import audit
     from msakit.data.corpus import load_corpus
 
     found = audit(load_corpus(folder), near=near, media=media)

@@ -250,7 +250,7 @@ def begin() -> dict[str, Any]:
     """
     parameters = executed_parameters(_shell().user_ns["In"][:-1])
     os.chdir(project_root())
-    # transformers reports each load of a checkpoint at length; what matters of it, msakit.fusion.pretrained says.
+    # transformers reports each load of a checkpoint at length; what matters of it, msakit.encoders.pretrained says.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Bars are plain text here, so that a log shows them too; tqdm would rather have widgets.
@@ -308,7 +308,7 @@ def refresh(walkthrough: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    from msakit.records import write_atomically
+    from msakit.runs.record import write_atomically
 
     template_declarations(walkthrough)
     notebook = nbformat.read(walkthrough, as_version=4)

@@ -5,7 +5,7 @@
     print(predictor.predict(video="clip.mp4", text="I would see it again"))
 
 A clip goes through `prepare` and `encode` of the same encoders as the corpus did. A modality that is not given, or that
-the clip does not have, is absent as in training: no frames, a zero embedding (`msakit.fusion.gated`).
+the clip does not have, is absent as in training: no frames, a zero embedding (`msakit.models.gated`).
 The saved folder holds model.safetensors and config.json (the head, also for `GatedFusion.from_pretrained`) and
 predictor.json. The encoders' weights are not in it, only where they lay and what they were: other weights are refused.
 """
@@ -27,8 +27,8 @@ from torch import Tensor
 from msakit.encoders import load_encoder
 from msakit.encoders.base import SegmentError
 from msakit.features import FeatureStore
-from msakit.fusion.gated import GatedFusion
-from msakit.fusion.packed import Packed
+from msakit.models.gated import GatedFusion
+from msakit.models.layers.packed import Packed
 
 log = logging.getLogger(__name__)
 

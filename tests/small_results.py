@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from msakit import records
 from msakit.reporting import figures, tables
 from msakit.reporting.claims import Row
 from msakit.reporting.manifest import write_manifest
+from msakit.runs import record as records
 
 ARMS = {"text-only": "Text only", "joint": "Both, joint", "frozen": "Both, frozen"}
 FORMULA = r"$$z = \sum_m \alpha_m z_m, \qquad \alpha_m = \sigma(w_m^\top [z_v; z_a] + b_m)$$"

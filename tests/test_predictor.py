@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from msakit import cli
 from msakit.features import FeatureStore
-from msakit.fusion.gated import GatedFusion
-from msakit.fusion.packed import Packed
+from msakit.models.gated import GatedFusion
+from msakit.models.layers.packed import Packed
 from msakit.predictor import Prediction, Predictor, PredictorError, Scaling
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, predict, set_seed

@@ -108,8 +108,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_encoder
 def test_all_layers_of_a_pre_trained_encoder_and_the_audio_that_came_along(small: Path, tmp_path: Path):
     from msakit.data.corpus import load_corpus
-    from msakit.papers import ando2022
-    from msakit.reporting import ando2022 as report
+    from msakit.papers.ando2022.recipe import recipe as ando2022
+    from msakit.papers.ando2022.recipe import tables as report
     from msakit.reporting.tables import to_markdown
 
     corpus = load_corpus(small)

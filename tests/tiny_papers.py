@@ -31,8 +31,10 @@ from msakit.encoders import load_encoder
 from msakit.encoders.pretrain.common import word_pieces
 from msakit.encoders.pretrain.resnet import image_processor
 from msakit.features import FeatureStore, extract
-from msakit.papers import ando2022, kim2022, toledo2022
-from msakit.records import Runs
+from msakit.papers.ando2022.recipe import recipe as ando2022
+from msakit.papers.kim2022.recipe import recipe as kim2022
+from msakit.papers.toledo2022.recipe import recipe as toledo2022
+from msakit.runs.record import Runs
 
 SIZES = {
     "mini-mosi": {"train": 24, "valid": 8, "test": 12},

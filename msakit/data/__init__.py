@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 # name -> "module:function", called as function(folder, seed=0, sizes=None); imported only when a corpus is made.
 CORPORA = {
-    "mini-mosi": "msakit.data.mini_mosi:generate",
-    "mini-posts": "msakit.data.mini_posts:generate",
-    "mini-memes": "msakit.data.mini_memes:generate",
-    "mini-pool-mosi": "msakit.data.mini_pool_mosi:generate",
-    "mini-pool-posts": "msakit.data.mini_pool_posts:generate",
+    "mini-mosi": "msakit.data.synthetic.mini_mosi:generate",
+    "mini-posts": "msakit.data.synthetic.mini_posts:generate",
+    "mini-memes": "msakit.data.synthetic.mini_memes:generate",
+    "mini-pool-mosi": "msakit.data.synthetic.mini_pool_mosi:generate",
+    "mini-pool-posts": "msakit.data.synthetic.mini_pool_posts:generate",
 }
 
 

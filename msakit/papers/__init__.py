@@ -9,9 +9,9 @@ from typing import Any
 
 # paper -> the module whose tables(runs) rebuilds its tables from recorded runs
 PAPERS = {
-    "ando2022": "msakit.reporting.ando2022",
-    "toledo2022": "msakit.reporting.toledo2022",
-    "kim2022": "msakit.reporting.kim2022",
+    "ando2022": "msakit.papers.ando2022.tables",
+    "toledo2022": "msakit.papers.toledo2022.tables",
+    "kim2022": "msakit.papers.kim2022.tables",
 }
 
 
@@ -25,4 +25,4 @@ def facts(paper: str) -> dict[str, Any]:
 
     if paper not in PAPERS:
         raise ValueError(f"no paper {paper!r}: choose one of {', '.join(PAPERS)}")
-    return yaml.safe_load((Path(__file__).parent / f"{paper}.yaml").read_text())
+    return yaml.safe_load((Path(__file__).parent / paper / "paper.yaml").read_text())

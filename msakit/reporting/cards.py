@@ -7,8 +7,9 @@ recorded runs, never from the head, so the card can be rebuilt and compared.
 from pathlib import Path
 from typing import Any
 
-from msakit import metrics, papers, statistics
-from msakit.records import Runs
+from msakit import papers
+from msakit.evaluation import metrics, statistics
+from msakit.runs.record import Runs
 
 FOLDER = "heads"
 

@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from msakit import metrics, papers
-from msakit.records import Runs
+from msakit import papers
+from msakit.evaluation import metrics
+from msakit.runs.record import Runs
 
 KINDS = ("generated", "real")
 TESTS = ("difference", "spread", "ratio")
@@ -49,7 +50,7 @@ class Claim:
     id: str
     sentence: str  # in our words
     source: str  # where the paper or its authors say so, with its tag, or that it is our own question
-    metric: str  # a name of msakit.metrics, whose direction says what better is
+    metric: str  # a name of msakit.evaluation.metrics, whose direction says what better is
     family: str  # claims that are corrected together
     comparisons: tuple[Comparison, ...]
     test: str = "difference"

@@ -3,7 +3,7 @@
 A claim is tested on every corpus of its kind by every one of its comparisons, each a row of the ledger. The rule:
 
 * **difference** (a better than b, in the metric's direction): the test over seeds and videos of
-  :mod:`msakit.contrasts` (paired by fold where seeds are folds). With a ``margin`` the claim is that a is not worse
+  :mod:`msakit.evaluation.contrasts` (paired by fold where seeds are folds). With a ``margin`` the claim is that a is not worse
   than b by that much, and the test is against -margin in place of zero. With ``beyond`` it is that a's lead over b is
   larger than the lead of a second pair, tested as a difference of differences.
 * **spread** (a steadier than b): Brown & Forsythe's test on the metric over seeds.
@@ -26,10 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from msakit import metrics, papers, statistics
-from msakit.contrasts import Contrast, Scored, contrast, scored
-from msakit.records import Run, Runs
+from msakit import papers
+from msakit.evaluation import metrics, statistics
+from msakit.evaluation.contrasts import Contrast, Scored, contrast, scored
 from msakit.reporting.claim_facts import KINDS, Arm, Claim, Comparison, claims_of, resolve
+from msakit.runs.record import Run, Runs
 
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"

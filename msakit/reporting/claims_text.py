@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from msakit import metrics, papers
-from msakit.records import Runs, read_all, write_atomically
+from msakit import papers
+from msakit.evaluation import metrics
 from msakit.reporting import manifest
 from msakit.reporting.claim_facts import KINDS, Claim
 from msakit.reporting.claims import LIGHT, NOT_RUN, RESTS_ON, UNTESTED, Ledger, Row, as_data, ledger
+from msakit.runs.record import Runs, read_all, write_atomically
 
 HEAD = ("corpus", "comparison", "measure", "effect [95 % interval]", "n", "p", "p corrected", "detectable", "verdict")
 READING = (

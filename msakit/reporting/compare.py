@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from msakit import metrics
+from msakit.evaluation import metrics
 from msakit.papers import PAPERS, facts
-from msakit.records import Runs, read_all
+from msakit.runs.record import Runs, read_all
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from msakit.papers import facts
-from msakit.records import Runs
 from msakit.reporting import figures as draw
 from msakit.reporting.tables import Table, summarise
+from msakit.runs.record import Runs
 
 REFERENCES = {
     "constant": "Constant (from the training labels)",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msakit import papers
-from msakit.records import Runs
+from msakit.runs.record import Runs
 
 FILE = "ro-crate-metadata.json"
 RELEASED = "2026-11-20"  # of the version below, as in CITATION.cff

@@ -7,8 +7,8 @@ byte for byte with what is committed.
 from collections.abc import Iterable
 from pathlib import Path
 
-from msakit.records import Runs, write_atomically
 from msakit.reporting import cards, claims_text, crate, references
+from msakit.runs.record import Runs, write_atomically
 
 FILES = ("claims.json", "claims.md", references.FILE, crate.FILE)
 

@@ -21,9 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from msakit import metrics, statistics
-from msakit.records import write_atomically
+from msakit.evaluation import metrics, statistics
 from msakit.reporting import describe
+from msakit.runs.record import write_atomically
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
 DPI = 180

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msakit import metrics, records
+from msakit.evaluation import metrics
+from msakit.runs import record as records
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pandas", "scipy", "scikit-learn",
             "matplotlib", "seaborn", "librosa", "snakemake", "papermill")  # fmt: skip

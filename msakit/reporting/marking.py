@@ -1,7 +1,7 @@
 """Which value of a column may be printed bold: the best arm's, and only if it beats every other by a corrected test.
 
 Rule: among the trained arms of one protocol in a table's column, the arm with the best mean is bold if its difference
-from each other arm has a p of at most 0.05 in the test over seeds and videos (or folds) of :mod:`msakit.contrasts`,
+from each other arm has a p of at most 0.05 in the test over seeds and videos (or folds) of :mod:`msakit.evaluation.contrasts`,
 Holm-corrected for the number of those differences. Rows that rest on the same runs are one arm. Where nothing is bold,
 no arm stands out from all others.
 """
@@ -9,8 +9,8 @@ no arm stands out from all others.
 import numpy as np
 import pandas as pd
 
-from msakit import metrics, statistics
-from msakit.contrasts import Scored, contrast
+from msakit.evaluation import metrics, statistics
+from msakit.evaluation.contrasts import Scored, contrast
 
 EVIDENCE = "scored"  # the column of a table's frame that holds each row's Scored; in no file
 RULE = (

@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from msakit.records import read_all
 from msakit.reporting import exports
 from msakit.reporting.manifest import write_manifest
 from msakit.reporting.rebuild import CheckError, check, rebuilt
+from msakit.runs.record import read_all
 
 REPLACED = ("runs", "tables", "figures", "heads", *exports.FILES)
 

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from msakit.records import write_atomically
+from msakit.runs.record import write_atomically
 
 BLOCK = re.compile(r"(<!-- table: (?P<table>[^ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 INLINE = re.compile(r"(<!-- number: (?P<file>\S+) (?P<way>\S+)(?: (?P<form>\S+))? -->).*?(<!-- end -->)", re.DOTALL)

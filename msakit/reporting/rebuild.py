@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from msakit import papers
-from msakit.records import Runs, read_all
 from msakit.reporting import exports, tables
 from msakit.reporting.claims_text import read_profile
 from msakit.reporting.manifest import FILE, hashes
+from msakit.runs.record import Runs, read_all
 
 DIFF_LINES = 12
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from msakit.records import Runs
+from msakit.runs.record import Runs
 
 FILE = "references.bib"
 SOURCE = Path(__file__).parents[1] / "papers" / "references.yaml"

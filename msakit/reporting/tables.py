@@ -16,11 +16,12 @@ import pandas as pd
 from jaxtyping import Real
 from tabulate import tabulate
 
-from msakit import metrics, papers, statistics
-from msakit.contrasts import scored
-from msakit.records import Runs, write_atomically
+from msakit import papers
+from msakit.evaluation import metrics, statistics
+from msakit.evaluation.contrasts import scored
 from msakit.reporting import latex
 from msakit.reporting.marking import EVIDENCE, RULE, best_rows
+from msakit.runs.record import Runs, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from accelerate.utils import send_to_device
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from msakit.fusion.packed import Packed, layout_of, split_packed
+from msakit.models.layers.packed import Packed, layout_of, split_packed
 from msakit.training.frame_source import FrameSource
 from msakit.training.spec_augment import SpecAugment
 

@@ -2,7 +2,7 @@
 
 The layers of one seed see the same segments in the same order, with the same masks and the same units dropped: all
 that differs is the features.  So a batch is read once for all layers ("layer frames dim"), torch.func maps the model
-of :mod:`msakit.fusion.gated`, unchanged, over layers and seeds, and one Adam step moves all parameters at once.  Each
+of :mod:`msakit.models.gated`, unchanged, over layers and seeds, and one Adam step moves all parameters at once.  Each
 replica ends with the weights that a run of its own would have given (up to rounding); a test holds it to that.
 Between seeds batches differ in length: shorter ones are filled with frames that belong to no segment.
 
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
-from msakit.fusion.dropout import Dropout, dropout_mask
-from msakit.fusion.gated import GatedFusion
-from msakit.fusion.packed import Layout, Packed
+from msakit.models.gated import GatedFusion
+from msakit.models.layers.dropout import Dropout, dropout_mask
+from msakit.models.layers.packed import Layout, Packed
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import Fit, set_seed
 from msakit.training.losses import Loss

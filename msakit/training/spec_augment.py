@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from msakit.fusion.packed import Packed, layout_of
+from msakit.models.layers.packed import Packed, layout_of
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from msakit.data import faces
-from msakit.data.face_drawing import SIZE, draw_face, sample_face
 from msakit.data.faces import crop_face, find_faces, largest_face, video_faces
 from msakit.data.media import read_frames, write_video
+from msakit.data.synthetic.face_drawing import SIZE, draw_face, sample_face
 
 
 def test_faces_are_found_over_speakers_and_expressions() -> None:

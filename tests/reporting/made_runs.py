@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from msakit import records
+from msakit.runs import record as records
 
 
 def write_run(root, paper, corpus, arm, seed, predictions, *, protocol="corrected", artifacts=None, **changes):

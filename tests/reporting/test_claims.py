@@ -8,9 +8,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from msakit import papers, records
+from msakit import papers
 from msakit.cli import app
 from msakit.reporting import claim_facts, claims, claims_text, manifest
+from msakit.runs import record as records
 
 VIDEOS, SIZE = 30, 8
 IDS = [f"v{video}_{part}" for video in range(VIDEOS) for part in range(SIZE)]

@@ -11,9 +11,9 @@ import yaml
 from huggingface_hub import ModelCard
 from test_tables import LABEL, store
 
-from msakit import records
 from msakit.papers import PAPERS, facts
 from msakit.reporting import cards, crate, exports, references
+from msakit.runs import record as records
 
 ROOT = Path(__file__).parents[2]
 IDS = list("abcde")

@@ -7,8 +7,8 @@ import types
 import pytest
 from test_tables import write_run
 
-from msakit.records import RecordError, read_all
 from msakit.reporting import manifest, publish, rebuild, tables
+from msakit.runs.record import RecordError, read_all
 
 PAPERS = {"ando2022": "made_up_paper"}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from msakit import records
-from msakit.metrics import Score
+from msakit.evaluation.metrics import Score
 from msakit.reporting import tables
+from msakit.runs import record as records
 
 LABEL = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import multiprocessing, nn
 
-from msakit.fusion.packed import Packed
+from msakit.models.layers.packed import Packed
 from msakit.training.losses import LOSSES, info_nce, with_contrast
 from msakit.training.schedules import linear_warmup_decay, warmup_cosine
 from msakit.training.spec_augment import SpecAugment

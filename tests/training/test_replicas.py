@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from msakit.fusion.gated import GatedFusion
+from msakit.models.gated import GatedFusion
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, set_seed
 from msakit.training.losses import l1

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from msakit.papers import PAPERS
-from msakit.records import file_sha256, read_all, write_atomically
 from msakit.reporting.site import content, ledger, notebooks
+from msakit.runs.record import file_sha256, read_all, write_atomically
 
 log = logging.getLogger(__name__)
 

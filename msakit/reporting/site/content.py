@@ -14,9 +14,9 @@ from bs4 import BeautifulSoup
 from markupsafe import Markup
 
 from msakit.papers import PAPERS, facts
-from msakit.records import Runs, file_sha256
 from msakit.reporting.describe import of_picture
 from msakit.reporting.site import embed, markup
+from msakit.runs.record import Runs, file_sha256
 
 # Notes under a table, as msakit.reporting.tables writes them, that tell of something missing.
 GAPS = ("Not run in this profile: ", "Undefined (–)")

@@ -1,0 +1,48 @@
+"""mini-pool-mosi: unlabelled speech, faces and transcripts for pre-training the mini encoders, of other speakers.
+
+Drawn from `mosi_model` like mini-mosi, but under its own seed keys, so that no speaker, sound or frame is shared. The
+label cells are empty, and nothing else tells the sentiment: no kind, no posterior. `texts.txt` holds further
+transcripts as documents: two sentences a document, one a line, said in one mood (one sentiment, each with a kind of
+its own), a blank line after each document. Sizes: "pool" counts rendered segments, "texts" counts sentences.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from msakit.data.synthetic.generated import checked_sizes, write_description, write_documents, write_table
+from msakit.data.synthetic.mini_mosi import TASK, render, row
+from msakit.data.synthetic.mosi_model import GRID, KIND_SHARE, PRIOR, sample_segments, sample_words
+
+NAME = "mini-pool-mosi"
+SIZES = {"pool": 320, "texts": 6000}
+_TEXT_CODE = 7
+DESCRIPTION = (
+    "Unlabelled generated monologues for pre-training: the model of mini-mosi, other speakers. Not recordings."
+)
+
+
+def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
+    """Write the pool into `folder`; one seed and sizes always give the same bytes of csv, txt and wav."""
+    chosen = checked_sizes(sizes, SIZES)
+    rows: list[dict[str, Any]] = []
+    words: list[dict[str, Any]] = []
+    segments = sample_segments("pool", chosen.get("pool", 1), seed, corpus="pm", corpus_code=4)
+    for segment in tqdm(segments, desc=NAME, unit="segment"):
+        media, timings = render(segment, folder)
+        rows.append(row(segment) | {"label": None, "text": " ".join(segment.words)} | media)
+        words += timings
+    write_table(folder / "segments.csv", rows)
+    write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
+    documents = [_document(seed, number) for number in range(chosen.get("texts", 2) // 2)]
+    write_documents(folder / "texts.txt", documents)
+    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+
+
+def _document(seed: int, number: int) -> list[str]:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TEXT_CODE, number)))
+    place = int(rng.choice(len(GRID), p=PRIOR))
+    kinds = rng.choice(list(KIND_SHARE), p=list(KIND_SHARE.values()), size=2)
+    return [" ".join(sample_words(rng, place, str(kind))[0]) for kind in kinds]

@@ -1,0 +1,107 @@
+"""mini-pool-posts: unlabelled pictures with captions, and texts, for pre-training the mini encoders.
+
+Scenes take weather, light and expression from the models of mini-posts and mini-memes (in turn) under their own seed
+keys, so that what goes together there goes together here; face frames are of speakers in no other corpus. Captions
+name what is visible (object, weather, light, expression; for faces hair, brows, eyes, mouth) and say nothing of
+sentiment, and the label cells are empty. `object` is the main object, "face" for faces. `texts.txt` holds documents of
+two sentences, one a line, a blank line after each: two posts of one mood or two meme lines of one polarity, in turn.
+Sizes: "scenes", "faces" and "texts" (sentences).
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from msakit.data.synthetic.face_drawing import Face, draw_face, sample_face
+from msakit.data.synthetic.generated import checked_sizes, write_description, write_documents, write_table
+from msakit.data.synthetic.mini_memes import sample_line, sample_memes
+from msakit.data.synthetic.mini_posts import TASK, TEXT_PRIOR, sample_posts, sample_text
+from msakit.data.synthetic.scenes import Scene, caption, draw_scene
+
+NAME = "mini-pool-posts"
+SIZES = {"scenes": 1600, "faces": 1600, "texts": 6000}
+DESCRIPTION = (
+    "Unlabelled generated pictures with captions of what is visible, and texts, for pre-training: the models of "
+    "mini-posts and mini-memes and the faces of mini-mosi, other draws. Not pictures of people."
+)
+T = TypeVar("T")
+_CODE = 5
+# Three words a cue, for values under -1/3, between, and over 1/3.
+_BROWS = (("lowered brows", "drawn brows"), ("level brows", "relaxed brows"), ("raised brows", "arched brows"))
+_EYES = (("narrow eyes", "half closed eyes"), ("open eyes", "calm eyes"), ("wide eyes", "wide open eyes"))
+_MOUTHS = (
+    ("a frown", "the corners of the mouth down"), ("a straight mouth", "a closed mouth"), ("a smile", "a broad smile"),
+)  # fmt: skip
+
+
+def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
+    """Write the pool into `folder`; one seed and sizes always give the same bytes."""
+    chosen = checked_sizes(sizes, SIZES)
+    (folder / "image").mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for n, scene in enumerate(tqdm(_scenes(chosen.get("scenes", 0), seed), desc=f"{NAME} scenes", unit="image")):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 0, n)))
+        rows.append(_save(folder, f"pp-scene-{n:04d}", draw_scene(scene), caption(scene, rng), scene.thing))
+    for n in tqdm(range(chosen.get("faces", 0)), desc=f"{NAME} faces", unit="image"):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 1, n)))
+        # Brows, eyes and mouth go together loosely, as in mini-mosi.
+        cues = np.tanh(rng.normal(0, 0.5) + rng.normal(0, 0.5, 3))
+        face = sample_face(rng)
+        x, y = rng.normal(0, 2, 2).tolist()
+        brow, eye, mouth = cues.tolist()
+        pixels = draw_face(face, brow, eye, mouth, (x, y), rng.normal(0, 1.5))
+        rows.append(_save(folder, f"pp-face-{n:04d}", pixels, _face_caption(face, cues, rng), "face"))
+    if not rows:
+        raise ValueError(f"sizes {chosen}: ask for scenes or faces, a pool needs pictures")
+    write_table(folder / "segments.csv", rows)
+    write_documents(folder / "texts.txt", _documents(chosen.get("texts", 2) // 2, seed))
+    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+
+
+def _scenes(count: int, seed: int) -> list[Scene]:
+    posts = sample_posts("pool", (count + 1) // 2, seed, code=_CODE)
+    memes = sample_memes("pool", count // 2, seed, code=_CODE + 1)
+    return _in_turn([p.scene for p in posts], [m.scene for m in memes])
+
+
+def _documents(count: int, seed: int) -> list[list[str]]:
+    """Two posts by one writer in one mood (one text label), and two lines of one polarity, in turn."""
+    documents = []
+    for number in range(count):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 2, number)))
+        if number % 2:
+            polarity = int(rng.integers(2))
+            documents.append([sample_line(rng, polarity)[0] for _ in range(2)])
+        else:
+            mood = int(rng.choice(3, p=TEXT_PRIOR))
+            documents.append([sample_text(rng, mood)[0] for _ in range(2)])
+    return documents
+
+
+def _in_turn(first: list[T], second: list[T]) -> list[T]:
+    return [(first, second)[n % 2][n // 2] for n in range(len(first) + len(second))]
+
+
+def _save(folder: Path, name: str, pixels: np.ndarray, text: str, thing: str) -> dict[str, Any]:
+    Image.fromarray(pixels).save(folder / f"image/{name}.png")
+    return {
+        "segment_id": name, "video_id": name, "clip_id": 1, "split": "pool", "label": None, "text": text,
+        "image": f"image/{name}.png", "caption": text, "object": thing,
+    }  # fmt: skip
+
+
+def _face_caption(face: Face, cues: np.ndarray, rng: np.random.Generator) -> str:
+    brow, eye, mouth = (
+        str(rng.choice(words[int(np.digitize(cue, (-1 / 3, 1 / 3)))]))
+        for words, cue in zip((_BROWS, _EYES, _MOUTHS), cues, strict=True)
+    )
+    hair = f"{'long' if face.hair_length > 0.5 else 'short'} {'dark' if sum(face.hair) < 200 else 'light'} hair"
+    forms = (
+        f"a face with {brow} , {eye} and {mouth}",
+        f"a person with {hair} , {brow} , {eye} and {mouth}",
+        f"{mouth} , {eye} and {brow} on a face with {hair}",
+    )
+    return forms[int(rng.integers(len(forms)))]

@@ -1,0 +1,162 @@
+"""mini-posts: a short generated post and a picture, each with its own sentiment, and the sentiment of the whole.
+
+After MVSA (Niu et al. 2016), where text and image are labelled apart and may disagree, and where by the usual rule a
+polar label outweighs a neutral one. The generating model:
+
+1. y ∈ {negative, neutral, positive} with probabilities `PRIOR`.
+2. (text label t, image label i) from the joint table `JOINT[y]`; it is not a product: where the two disagree, mostly
+   one
+   of them is neutral and the other is y.
+3. Words, given t: one or two sentiment phrases of `lexicon` with p(phrase) ∝ weight · exp(-(v - 2t)²
+   / 2·`SIGMA_WORDS`²),
+   t ∈ {-1, 0, 1}, and one hashtag from `TAGS` with probabilities `TAG_GIVEN`. The rest of the post is independent of t.
+4. Picture, given i: weather, light and expression of the paper face, each independent given i (`WEATHER_GIVEN`,
+   `LIGHT_GIVEN`, `EXPRESSION_GIVEN`); object, colours and places are nuisances.
+
+`oracle.csv` holds the exact posterior p(y | words, picture's content), and from each modality alone in the columns
+text_p_<class> and image_p_<class>. The columns text_label and image_label hold t and i.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from tqdm import tqdm
+
+from msakit.data.synthetic.generated import checked_sizes, write_description, write_table
+from msakit.data.synthetic.lexicon import ADJECTIVE_MODIFIERS, ADJECTIVES, NOUNS, phrases
+from msakit.data.synthetic.scenes import EXPRESSIONS, LIGHTS, WEATHERS, Scene, draw_scene, sample_scene
+
+NAME = "mini-posts"
+SIZES = {"train": 600, "valid": 200, "test": 400}
+CLASSES = ("negative", "neutral", "positive")
+TASK = {"kind": "classification", "classes": list(CLASSES)}
+DESCRIPTION = (
+    "Generated posts with a picture: three classes; text and image carry labels of their own that may disagree. "
+    "Model: msakit.data.synthetic.mini_posts. Not posts by people."
+)
+PRIOR = np.array([0.33, 0.30, 0.37])
+# JOINT[y, t, i]
+JOINT = np.array([
+    [[0.46, 0.27, 0.03], [0.21, 0.01, 0.00], [0.02, 0.00, 0.00]],
+    [[0.00, 0.01, 0.04], [0.01, 0.88, 0.01], [0.04, 0.01, 0.00]],
+    [[0.00, 0.00, 0.02], [0.00, 0.01, 0.21], [0.03, 0.27, 0.46]],
+])  # fmt: skip
+TEXT_PRIOR = np.einsum("y,yti->t", PRIOR, JOINT / JOINT.sum(axis=(1, 2), keepdims=True))
+SIGMA_WORDS = 0.75
+TAGS = (
+    "#love", "#bestday", "#happy", "#thankful", "#photo", "#today", "#monday", "#outside", "#fail",
+    "#tired", "#why", "#sad",
+)  # fmt: skip
+_GOOD, _EVEN, _BAD = (np.repeat(p, 4) / 4 for p in ((0.06, 0.20, 0.74), (0.08, 0.84, 0.08), (0.74, 0.20, 0.06)))
+TAG_GIVEN = np.stack([_GOOD, _EVEN, _BAD])  # rows: t = negative, neutral, positive
+WEATHER_GIVEN = np.array([[0.04, 0.14, 0.40, 0.42], [0.10, 0.70, 0.14, 0.06], [0.80, 0.14, 0.04, 0.02]])
+LIGHT_GIVEN = np.array([[0.08, 0.20, 0.72], [0.10, 0.80, 0.10], [0.72, 0.20, 0.08]])
+EXPRESSION_GIVEN = np.array([[0.03, 0.10, 0.87], [0.06, 0.88, 0.06], [0.87, 0.10, 0.03]])
+TEMPLATES = (
+    "the N today was P", "just saw the new N and it is P", "P N on the way home", "my N is P and the N is P",
+    "this N looks P to me", "took a picture of the N , it felt P", "the N was P but also P",
+    "we went to see the N and it was P",
+)  # fmt: skip
+_PHRASES = phrases(ADJECTIVES, ADJECTIVE_MODIFIERS)
+_PHRASE_GIVEN = _PHRASES.probabilities(np.array([-2.0, 0.0, 2.0]), SIGMA_WORDS)
+_PLACES = (
+    "at the lake",
+    "downtown",
+    "with my sister",
+    "after work",
+    "before lunch",
+    "again",
+    "this morning",
+    "last night",
+)
+
+
+@dataclass(frozen=True)
+class Post:
+    """Everything drawn for one post; labels are indices into CLASSES."""
+
+    label: int
+    text_label: int
+    image_label: int
+    text: str
+    phrase_indices: tuple[int, ...]
+    tag: int
+    scene: Scene
+
+
+def sample_post(rng: np.random.Generator) -> Post:
+    """Draw labels, words and the picture's content."""
+    y = int(rng.choice(3, p=PRIOR))
+    t, i = divmod(int(rng.choice(9, p=JOINT[y].ravel() / JOINT[y].sum())), 3)
+    text, chosen, tag = sample_text(rng, t)
+    weather = WEATHERS[rng.choice(4, p=WEATHER_GIVEN[i])]
+    light = LIGHTS[rng.choice(3, p=LIGHT_GIVEN[i])]
+    expression = EXPRESSIONS[rng.choice(3, p=EXPRESSION_GIVEN[i])]
+    return Post(y, t, i, text, chosen, tag, sample_scene(rng, weather, light, expression))
+
+
+def sample_text(rng: np.random.Generator, text_label: int) -> tuple[str, tuple[int, ...], int]:
+    """A post of the given text label, the phrases it holds, and its hashtag."""
+    words, chosen = [], []
+    for token in str(rng.choice(TEMPLATES)).split():
+        if token == "N":
+            words.append(str(rng.choice(NOUNS)))
+        elif token == "P":
+            chosen.append(int(rng.choice(len(_PHRASES.texts), p=_PHRASE_GIVEN[text_label])))
+            words.append(_PHRASES.texts[chosen[-1]])
+        else:
+            words.append(token)
+    tag = int(rng.choice(len(TAGS), p=TAG_GIVEN[text_label]))
+    return f"{' '.join(words)} {rng.choice(_PLACES)} {TAGS[tag]}", tuple(chosen), tag
+
+
+def posterior(post: Post) -> dict[str, Float[np.ndarray, "3"]]:
+    """p(y | text and picture) as "", p(y | text) as "text_", p(y | picture) as "image_"."""
+    text = np.prod(_PHRASE_GIVEN[:, list(post.phrase_indices)], axis=1) * TAG_GIVEN[:, post.tag]
+    scene = post.scene
+    image = (
+        WEATHER_GIVEN[:, WEATHERS.index(scene.weather)]
+        * LIGHT_GIVEN[:, LIGHTS.index(scene.light)]
+        * EXPRESSION_GIVEN[:, EXPRESSIONS.index(scene.expression)]
+    )
+    joint = JOINT / JOINT.sum(axis=(1, 2), keepdims=True)
+    ones = np.ones(3)
+    found = {}
+    for name, (a, b) in {"": (text, image), "text_": (text, ones), "image_": (ones, image)}.items():
+        p = PRIOR * np.einsum("yti,t,i->y", joint, a, b)
+        found[name] = p / p.sum()
+    return found
+
+
+def sample_posts(split: str, count: int, seed: int, code: int = 2) -> list[Post]:
+    """`count` posts; one split and seed give one list, and a shorter list is its beginning."""
+    split_code = ("train", "valid", "test", "pool", "texts").index(split)
+    keys = [(code, split_code, n) for n in range(count)]
+    return [sample_post(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=k))) for k in keys]
+
+
+def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
+    """Write the corpus into `folder`; one seed and sizes always give the same bytes."""
+    chosen = checked_sizes(sizes, SIZES)
+    (folder / "image").mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    oracle: list[dict[str, Any]] = []
+    for split, count in chosen.items():
+        for n, post in enumerate(tqdm(sample_posts(split, count, seed), desc=f"{NAME} {split}", unit="post")):
+            name = f"mp-{split}-{n:04d}"
+            Image.fromarray(draw_scene(post.scene)).save(folder / f"image/{name}.png")
+            rows.append({
+                "segment_id": name, "video_id": name, "clip_id": 1, "split": split, "label": CLASSES[post.label],
+                "text": post.text, "image": f"image/{name}.png", "text_label": CLASSES[post.text_label],
+                "image_label": CLASSES[post.image_label], "object": post.scene.thing,
+            })  # fmt: skip
+            oracle.append({"segment_id": name} | {
+                f"{view}p_{c}": p for view, ps in posterior(post).items() for c, p in zip(CLASSES, ps, strict=True)
+            })  # fmt: skip
+    write_table(folder / "segments.csv", rows)
+    write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
+    write_description(folder, NAME, TASK, DESCRIPTION, seed)

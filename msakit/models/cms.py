@@ -1,0 +1,112 @@
+"""The gate that shifts a word also sees the whole utterance: contexts pooled from its words, its voice and its face.
+
+Source: Kim & Kim 2022 (CMSBERT-CLR).  The paper's equations were not available; this is a RECONSTRUCTION from its
+abstract, on top of MAG (see mag.py), which it names as its base:
+g_m = ReLU(W_m [m_i; c_m; e_i; c_l]),  h_i = sum over m of g_m * U_m [m_i; c_m],  the rest as in MAG.
+c_l is pooled from the token vectors e ("verbal"), c_v and c_a from vision and audio ("nonverbal").
+
+The columns of W and U that meet a context are modules of their own (`gate_context`, `shift_context`), applied once an
+utterance; `gate` and `shift` are MAG's.  With the contexts at zero, or contexts="none", this is MAG exactly.  Tokens
+without audio and vision get no shift, though a context exists for them too.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from msakit.models.mag import bounded_shift, check_sizes, token_mask
+
+CONTEXTS: tuple[str, ...] = ("none", "verbal", "nonverbal", "both")
+POOLINGS: tuple[str, ...] = ("attention", "mean")
+
+
+class MaskedPooling(nn.Module):
+    """One vector an utterance: softmax attention with a learnt query over the tokens of the mask, or their mean."""
+
+    def __init__(self, dim: int, pooling: str) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, 1, bias=False) if pooling == "attention" else None
+
+    def forward(
+        self, values: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Zero for an utterance whose mask is empty."""
+        scores = values.new_zeros(mask.shape) if self.score is None else self.score(values).squeeze(-1)
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) * mask
+        return torch.einsum("bt,btd->bd", weights, values)
+
+
+class CMS(nn.Module):
+    """Contextual multimodal shift; arguments as MAG's, and: contexts, one of CONTEXTS; pooling, one of POOLINGS."""
+
+    def __init__(
+        self,
+        d_text: int,
+        dims: Mapping[str, int],
+        beta: float = 1.0,
+        dropout: float = 0.5,
+        contexts: str = "both",
+        pooling: str = "attention",
+    ) -> None:
+        super().__init__()
+        if contexts not in CONTEXTS or pooling not in POOLINGS:
+            raise ValueError(f"contexts={contexts!r}, pooling={pooling!r}; choose from {CONTEXTS} and {POOLINGS}")
+        check_sizes(beta, dims)
+        self.beta = beta
+        self.gate = nn.ModuleDict({name: nn.Linear(size + d_text, d_text) for name, size in dims.items()})
+        self.shift = nn.ModuleDict({name: nn.Linear(size, d_text, bias=False) for name, size in dims.items()})
+        self.verbal, self.nonverbal = contexts in ("verbal", "both"), contexts in ("nonverbal", "both")
+        sizes = {**({"text": d_text} if self.verbal else {}), **(dims if self.nonverbal else {})}
+        self.pooling = nn.ModuleDict({name: MaskedPooling(size, pooling) for name, size in sizes.items()})
+        seen = {name: self.verbal * d_text + self.nonverbal * size for name, size in dims.items()}
+        self.gate_context = nn.ModuleDict({n: nn.Linear(size, d_text, bias=False) for n, size in seen.items() if size})
+        self.shift_context = nn.ModuleDict(
+            {name: nn.Linear(size, d_text, bias=False) for name, size in dims.items() if self.nonverbal}
+        )
+        self.norm = nn.LayerNorm(d_text)
+        self.dropout = nn.Dropout(dropout)
+
+    def displacement(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
+        attention_mask: Bool[Tensor, "batch token"],
+    ) -> Float[Tensor, "batch token d_text"]:
+        """The bounded shift of each token.  attention_mask is true on all tokens but padding: the tokens that the
+        verbal context is pooled from."""
+        words = token_mask({name: nonverbal[name] for name in self.gate})
+        contexts = self.pooled(e, nonverbal, attention_mask, words)
+        h = torch.zeros_like(e)
+        for name, gate in self.gate.items():
+            values = nonverbal[name]
+            opened, shift = gate(torch.cat([values, e], dim=-1)), self.shift[name](values)
+            around = [contexts[key] for key in (name, "text") if key in contexts]
+            if around:
+                opened = opened + self.gate_context[name](torch.cat(around, dim=-1))[:, None]
+            if name in contexts:
+                shift = shift + self.shift_context[name](contexts[name])[:, None]
+            h = h + opened.relu() * shift
+        return bounded_shift(e, h * words[..., None], self.beta)
+
+    def pooled(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
+        attention_mask: Bool[Tensor, "batch token"],
+        words: Bool[Tensor, "batch token"],
+    ) -> dict[str, Float[Tensor, "batch _dim"]]:
+        """The contexts: of the text over all tokens, of audio and vision over the words that have either."""
+        return {
+            name: module(e, attention_mask) if name == "text" else module(nonverbal[name], words)
+            for name, module in self.pooling.items()
+        }
+
+    def forward(
+        self,
+        e: Float[Tensor, "batch token d_text"],
+        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
+        attention_mask: Bool[Tensor, "batch token"],
+    ) -> Float[Tensor, "batch token d_text"]:
+        return self.dropout(self.norm(e + self.displacement(e, nonverbal, attention_mask)))

@@ -1,0 +1,206 @@
+"""A BERT-like encoder whose token vectors are shifted by audio and vision on the way, and a head on its pooled output.
+
+Sources: MAG-BERT (Rahman et al. 2020) with shift="mag"; Kim & Kim 2022, CMSBERT-CLR, reconstructed, with shift="cms"
+and `contrast`; text alone with shift=None.  The shift sits at the input of encoder layer `layer`; 0, the published
+place of MAG, is between the embeddings and the first layer.  It is inserted by a hook while the encoder runs, so BERT,
+RoBERTa, DistilBERT and their kin serve as they come.
+
+For the contrastive loss each modality becomes one unit vector (:class:`PooledEmbedding`).  clr_text says where the text
+side is taken.  "pre" (default): the hidden states that the shift is about to act on, so that audio and vision cannot
+leak into the text side and make the alignment trivial.  "post": the encoder's pooled output behind the shift.  Neither
+needs a second pass of the encoder.  Taking "pre" from the whole encoder run without the shift would double the cost.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from msakit.encoders.pretrained import encoder_from_config, feature_size, load_encoder, plain_config
+from msakit.models.cms import CMS
+from msakit.models.layers.soft_alignment import SoftAlignment
+from msakit.models.mag import MAG, NONVERBAL, token_mask
+
+SHIFTS: tuple[str, ...] = ("mag", "cms")
+CLR_TEXT: tuple[str, ...] = ("pre", "post")
+
+
+def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
+    """The stack of layers of a BERT-like encoder, whatever it is called there."""
+    config: Any = encoder.config
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise ValueError(
+        f"{type(encoder).__name__} has no list of {config.num_hidden_layers} layers; use BERT, RoBERTa, "
+        "DistilBERT or another encoder that keeps its layers in one list"
+    )
+
+
+class PooledEmbedding(nn.Module):
+    """A sequence -> one unit vector: linear and GELU at each step, mean over the steps of the mask, projection."""
+
+    def __init__(self, dim: int, projection: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(dim, projection)
+        self.output = nn.Linear(projection, projection)
+
+    def forward(
+        self, values: Float[Tensor, "batch step dim"], mask: Bool[Tensor, "batch step"]
+    ) -> Float[Tensor, "batch projection"]:
+        hidden = F.gelu(self.inputs(values)) * mask[..., None]
+        # An utterance without any word becomes the projection's bias.
+        pooled = hidden.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        return F.normalize(self.output(pooled), dim=-1)
+
+
+class ShiftedBert(nn.Module, PyTorchModelHubMixin):
+    """Text encoder + shift + head; build it with `from_encoder`, or from a configuration with an untrained encoder.
+
+    text_config: `config.to_dict()` of the encoder; d_audio, d_vision: sizes, 0 where the corpus has none; shift: None,
+    "mag" or "cms"; layer: encoder layer whose input is shifted, from 0; beta, shift_dropout, width: see MAG; contexts,
+    context_pooling: see CMS; soft: audio and vision come as frames, see SoftAlignment; contrast: modalities that are
+    also returned as unit embeddings of size `projection`; clr_text: "pre" or "post"; head_dropout: before the last
+    linear layer; n_classes: None for regression.
+    """
+
+    def __init__(
+        self,
+        text_config: dict[str, Any],
+        d_audio: int = 0,
+        d_vision: int = 0,
+        shift: str | None = "cms",
+        layer: int = 0,
+        beta: float = 1.0,
+        shift_dropout: float = 0.5,
+        width: int = 1,
+        contexts: str = "both",
+        context_pooling: str = "attention",
+        soft: bool = False,
+        contrast: Sequence[str] = (),
+        clr_text: str = "pre",
+        projection: int = 128,
+        head_dropout: float = 0.1,
+        n_classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder_from_config(text_config)
+        d_text, depth = feature_size(self.encoder), len(encoder_layers(self.encoder))
+        dims = {name: size for name, size in zip(NONVERBAL, (d_audio, d_vision), strict=True) if size}
+        if shift is not None and shift not in SHIFTS:
+            raise ValueError(f"shift is {shift!r}; choose None or one of {SHIFTS}")
+        if not 0 <= layer < depth:
+            raise ValueError(f"layer is {layer}; this encoder has layers 0 to {depth - 1}")
+        if clr_text not in CLR_TEXT:
+            raise ValueError(f"clr_text is {clr_text!r}; choose one of {CLR_TEXT}")
+        sizes = {"text": d_text, **dims}
+        if unknown := [name for name in contrast if name not in sizes]:
+            raise ValueError(
+                f"contrast names {unknown[0]!r}; choose from {tuple(sizes)}, the modalities that there are"
+            )
+        self.layer, self.clr_text, self.n_classes = layer, clr_text, n_classes
+        self.shift: MAG | CMS | None = None
+        if shift == "mag":
+            self.shift = MAG(d_text, dims, beta, shift_dropout, width)
+        elif shift == "cms":
+            self.shift = CMS(d_text, dims, beta, shift_dropout, contexts, context_pooling)
+        self.soft = nn.ModuleDict(
+            {name: SoftAlignment(d_text, size) for name, size in dims.items()} if soft and shift else {}
+        )
+        self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(d_text, n_classes or 1))
+        self.embed = nn.ModuleDict({name: PooledEmbedding(sizes[name], projection) for name in contrast})
+        needed = set(dims) if self.shift is not None else set(dims) & set(contrast)
+        self.inputs = {"input_ids", "attention_mask", *needed} | ({"place"} if self.soft else set())
+
+    @classmethod
+    def from_encoder(cls, path: str | Path, d_audio: int = 0, d_vision: int = 0, **settings: Any) -> "ShiftedBert":
+        """A new model on the pre-trained encoder at this folder or hub id; settings as in the constructor."""
+        encoder = load_encoder(path, "text")
+        model = cls(plain_config(encoder), d_audio, d_vision, **settings)
+        model.encoder.load_state_dict(encoder.state_dict())
+        return model
+
+    def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """ "pooled", "batch d_text" (the encoder's pooler output, or its first token where it has none), and the unit
+        embeddings of the modalities of `contrast`, "batch projection".
+
+        batch: input_ids, attention_mask, and audio and vision on word pieces, "batch token dim", zero on special
+        tokens and padding.  A soft model wants them as equally spaced frames, "batch frame dim", and `place`, "batch
+        token 2" (`word_pieces.word_places`).  The text-only model without contrast needs neither.
+        """
+        pooled, hidden = self._run(batch)
+        features = {"pooled": pooled}
+        for name, module in self.embed.items():
+            if name != "text":
+                values, mask = batch[name], token_mask({name: batch[name]})
+            elif self.clr_text == "pre":
+                values, mask = hidden, batch["attention_mask"].bool()
+            else:
+                values, mask = pooled[:, None], torch.ones_like(pooled[:, :1], dtype=torch.bool)
+            features[name] = module(values, mask)
+        return features
+
+    def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ "prediction": regression "batch", or logits "batch classes"."""
+        prediction = self.head(features["pooled"])
+        return {"prediction": prediction if self.n_classes else prediction.squeeze(-1)}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        features = self.forward_features(batch)
+        return self.forward_head(features) | features
+
+    @torch.no_grad()
+    def shift_sizes(self, batch: dict[str, Any]) -> Float[Tensor, "batch token"]:
+        """How far each token is moved, in lengths of its own vector: 0 to beta; zero for the text-only model."""
+        _, hidden = self._run(batch)
+        if self.shift is None:
+            return torch.zeros_like(hidden[..., 0])
+        moved = self.shift.displacement(hidden, self._on_words(hidden, batch), batch["attention_mask"].bool())
+        lengths = [torch.linalg.vector_norm(values, dim=-1) for values in (moved, hidden)]
+        return lengths[0] / lengths[1].clamp_min(torch.finfo(hidden.dtype).tiny)
+
+    def _run(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "batch d_text"], Float[Tensor, "batch token d_text"]]:
+        """Pooled output, and the hidden states at the place of the shift, before it."""
+        if missing := sorted(self.inputs - set(batch)):
+            raise ValueError(f"missing in the batch: {missing}; it has {sorted(batch)}")
+        seen: list[Tensor] = []
+        # The hook lives for one pass only: copies of the model (weight averaging) would keep a hook to the original.
+        target = encoder_layers(self.encoder)[self.layer]
+        handle = target.register_forward_pre_hook(self._hook(batch, seen), with_kwargs=True)
+        try:
+            output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        finally:
+            handle.remove()
+        pooled = getattr(output, "pooler_output", None)
+        return output.last_hidden_state[:, 0] if pooled is None else pooled, seen[0]
+
+    def _hook(
+        self, batch: dict[str, Any], seen: list[Tensor]
+    ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
+        shift, mask = self.shift, batch["attention_mask"].bool()
+
+        def insert(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            seen.append(hidden)
+            if shift is None:
+                return None
+            hidden = shift(hidden, self._on_words(hidden, batch), mask)
+            return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+        return insert
+
+    def _on_words(
+        self, hidden: Float[Tensor, "batch token d_text"], batch: dict[str, Any]
+    ) -> dict[str, Float[Tensor, "batch token _dim"]]:
+        """Audio and vision on word pieces: as they come, or aligned softly by what the tokens hold."""
+        names = self.inputs & set(NONVERBAL)
+        if not self.soft:
+            return {name: batch[name] for name in names}
+        return {name: self.soft[name](hidden, batch[name], batch["place"]) for name in names}
