@@ -27,7 +27,6 @@ from msakit.strict import Strict, parse
 from msakit.suggestions import did_you_mean
 
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.@-]*")  # an arm's name is a folder's
-PAIRS = ("text-audio", "text-vision", "audio-vision")
 
 
 class Input(Strict):
@@ -113,7 +112,7 @@ def read_arms(
         where: the file or parameter, for messages.
 
     Raises:
-        ValueError: a fault in a definition, a name that is taken or cannot be a folder's, `like` of no arm or of itself.
+        ValueError: a fault in a definition, a name that is taken or cannot be a folder's, `like` of no arm.
     """
     found: dict[str, Arm] = {}
     for name in definitions:
@@ -196,11 +195,11 @@ def with_variants(arms: Mapping[str, Arm], variants: Mapping[str, Mapping[str, A
             raise ValueError(f"variant {variant!r} has {min(unknown)!r}: a variant changes settings and encoders")
         exchanged = changes.get("encoders", {})
         for name, arm in arms.items():
-            values = arm.model_dump()
-            values["title"], values["like"] = f"{arm.title} [{variant}]", name
-            values["settings"] = {**arm.settings, **changes.get("settings", {})}
-            for each in values["inputs"].values():
-                each["encoder"] = exchanged.get(each["encoder"], each["encoder"])
-            made |= read_arms({f"{name}@{variant}": {k: v for k, v in values.items() if k != "like"}})
-            made[f"{name}@{variant}"] = made[f"{name}@{variant}"].model_copy(update={"like": name})
+            inputs = {
+                modality: each.model_copy(update={"encoder": exchanged.get(each.encoder, each.encoder)})
+                for modality, each in arm.inputs.items()
+            }
+            settings = {**arm.settings, **changes.get("settings", {})}
+            update = {"title": f"{arm.title} [{variant}]", "inputs": inputs, "settings": settings, "like": name}
+            made[f"{name}@{variant}"] = arm.model_copy(update=update)
     return made

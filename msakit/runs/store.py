@@ -1,0 +1,459 @@
+"""Finished runs on disk, in two forms that read alike.
+
+While runs are made (``build/``) each has files of its own, so that a kill loses one and processes do not meet:
+
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.csv             predictions
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.<artifact>.csv  what a figure needs besides
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.runtime.json    how it ran
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.json            a Record; written last: there, the run is finished
+
+Published (``results/``) they are packed, a paper's runs together; corpus, arm, seed and fold say whose a row is:
+
+    <root>/<paper>/records.jsonl, runtime.jsonl    a line a run, in the same order
+    <root>/<paper>/predictions.parquet             float32
+    <root>/<paper>/<artifact>.parquet
+
+A record holds the sha256 of each of its tables, as csv with six digits; a table that does not fit is refused when it is
+read.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from msakit.files import write_atomically
+from msakit.runs.record import (
+    Record,
+    RecordError,
+    Runtime,
+    TableInfo,
+    as_csv,
+    check_predictions,
+    plain_json,
+    table_info,
+)
+from msakit.strict import parse
+
+log = logging.getLogger(__name__)
+
+MEND = "delete it and run this arm and seed again"
+PREDICTIONS = "predictions"
+IDENTITY = ("corpus", "arm", "seed", "fold")
+
+
+class _Tables(Protocol):
+    """Where the tables of a run are read from."""
+
+    def read(self, name: str) -> pd.DataFrame:
+        """The predictions, or an artifact by name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    record: Record
+    runtime: Runtime | None
+    where: str  # for messages
+    _tables: _Tables = field(repr=False, compare=False)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """segment_id, video_id, split, label, `prediction` or `p_<class>`, ...; treat it as read-only.
+
+        Raises:
+            RecordError: the table is not the one that the record vouches for.
+        """
+        table = self._checked(PREDICTIONS, self.record.predictions)
+        label = int if self.record.corpus.task.kind == "classification" else float
+        return table.astype({"label": label, **{name: float for name in table if name == "prediction"}})
+
+    @cached_property
+    def test(self) -> pd.DataFrame:
+        """The test rows of the predictions."""
+        return self.split("test")
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The predictions of one split, which may have no rows."""
+        return self.predictions[self.predictions["split"] == name].reset_index(drop=True)
+
+    def artifact(self, name: str) -> pd.DataFrame:
+        """A further table. Raises RecordError if the run has none of that name, or not the one of its record."""
+        if name not in self.record.artifacts:
+            choices = ", ".join(self.record.artifacts) or "none"
+            raise RecordError(f"{self.where}: no artifact {name!r} (there are: {choices}); {MEND}")
+        return self._checked(name, self.record.artifacts[name])
+
+    def _checked(self, name: str, info: TableInfo) -> pd.DataFrame:
+        table = self._tables.read(name)
+        missing = [column for column in info.columns if column not in table]
+        table = table if missing else table[info.columns]
+        if missing or table_info(table) != info:
+            raise RecordError(f"{self.where}: its table {name!r} is not the one recorded (torn or edited); {MEND}")
+        return table
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs, ordered by paper, corpus, arm, fold and seed."""
+
+    runs: tuple[Run, ...]
+    where: Path
+    problems: tuple[RecordError, ...] = ()  # what could not be read, where the reader was told to go on
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a run: what it is, and what was selected."""
+        rows = []
+        for run in self.runs:
+            record, chosen = run.record, run.record.selection
+            rows.append(
+                {
+                    "paper": record.paper,
+                    "corpus": record.corpus.name,
+                    "arm": record.arm,
+                    "title": record.title,
+                    "group": record.definition.group,
+                    "model": record.definition.model,
+                    "modalities": "+".join(record.modalities),
+                    "seed": record.seed,
+                    "fold": None if record.fold is None else record.fold.index,
+                    "share": record.definition.protocol.share,
+                    "protocol": record.definition.protocol.name,
+                    "leaks": record.definition.protocol.leaks,
+                    "reference": record.reference,
+                    "task": record.corpus.task.kind,
+                    "generated": record.corpus.generated,
+                    "fingerprint": record.corpus.fingerprint,
+                    "version": record.version,
+                    "key": record.key,
+                    "selection_split": chosen and chosen.split,
+                    "selection_metric": chosen and chosen.metric,
+                    "selection_value": chosen and chosen.value,
+                    "selection_epoch": chosen and chosen.epoch,
+                    "epochs": len(record.history),
+                    "seconds": run.runtime and run.runtime.seconds,
+                }
+            )
+        frame = pd.DataFrame(rows, columns=FRAME)
+        numbers = {"fold": "Int64", "selection_epoch": "Int64", "selection_value": float, "seconds": float}
+        return frame.astype(numbers)
+
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms, references among them, in the order of the runs."""
+        return tuple(dict.fromkeys(run.record.arm for run in self.runs))
+
+    def select(self, **wanted: Any) -> "Runs":
+        """The runs whose columns of `frame` have the wanted values, each a value or several; may be empty.
+
+        Raises:
+            ValueError: no such column.
+        """
+        unknown = sorted(set(wanted) - set(FRAME))
+        if unknown:
+            raise ValueError(f"runs cannot be selected by {unknown[0]!r}: choose from {', '.join(FRAME)}")
+        chosen = np.ones(len(self.runs), dtype=bool)
+        for name, value in wanted.items():
+            if value is not None:
+                several = isinstance(value, Iterable) and not isinstance(value, str)
+                chosen &= self.frame[name].isin(list(value) if several else [value]).to_numpy()
+        return replace(self, runs=tuple(run for run, kept in zip(self.runs, chosen, strict=True) if kept))
+
+
+FRAME = ["paper", "corpus", "arm", "title", "group", "model", "modalities", "seed", "fold", "share", "protocol",
+         "leaks", "reference", "task", "generated", "fingerprint", "version", "key", "selection_split", "selection_metric",
+         "selection_value", "selection_epoch", "epochs", "seconds"]  # fmt: skip
+
+
+def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
+    """Every finished run under a folder, in either form.
+
+    on_error: "raise" stops at the first record that cannot be read; "report" leaves such runs out and lists them in
+    `problems`. Tables without a record belong to a run that did not finish and are passed over.
+
+    Raises:
+        RecordError: no such folder, or a record that is not in order.
+    """
+    if on_error not in ("raise", "report"):
+        raise ValueError(f"on_error is {on_error!r}; choose raise or report")
+    root = Path(root)
+    if not root.is_dir():
+        raise RecordError(f"{root}: no such folder of runs; run an experiment first")
+    found: list[Run] = []
+    problems: list[RecordError] = []
+    readers: list[tuple[Any, Path]] = [(_read_packed, path) for path in sorted(root.glob("*/records.jsonl"))]
+    records = (path for path in sorted(root.glob("*/*/*/*.json")) if not path.name.endswith(RUNTIME))
+    readers += [(_read_files, path) for path in records]
+    for read, path in readers:
+        try:
+            found += read(path)
+        except RecordError as error:
+            if on_error == "raise":
+                raise
+            log.warning("%s", error)
+            problems.append(error)
+    found.sort(key=lambda run: _order(run.record))
+    return Runs(tuple(found), root, tuple(problems))
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    paper, corpus, arm, seed, fold = record.identity
+    return paper, corpus, arm, -1 if fold is None else fold, seed
+
+
+def _record(line: str | bytes, where: str) -> Record:
+    try:
+        values = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{where}: not readable as JSON ({error}); {MEND}") from error
+    if not isinstance(values, dict):
+        raise RecordError(f"{where}: holds a {type(values).__name__}, wanted a record; {MEND}")
+    if (schema := values.get("schema_version")) != 3:
+        raise RecordError(f"{where}: schema {schema!r}, this version reads schema 3; {MEND}")
+    try:
+        return parse(Record, values, where)
+    except ValueError as error:
+        raise RecordError(f"{error}; {MEND}") from error
+
+
+# --- a run's own files --------------------------------------------------------------------------------------------
+
+RUNTIME = ".runtime.json"
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The csv files beside a record."""
+
+    path: Path
+
+    def read(self, name: str) -> pd.DataFrame:
+        file = _table_path(self.path, name)
+        if not file.is_file():
+            raise RecordError(f"{self.path}: its {file.name} is missing; delete the record and run again")
+        # An id may read "NA" or "007".
+        text = {"segment_id": str, "video_id": str, "split": str}
+        return pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""])
+
+
+def run_path(root: Path, record: Record) -> Path:
+    """Where the JSON of a run lies."""
+    return Path(root) / record.paper / record.corpus.name / record.arm / f"{record.stem}.json"
+
+
+def _table_path(path: Path, name: str) -> Path:
+    return path.with_suffix(".csv") if name == PREDICTIONS else path.with_name(f"{path.stem}.{name}.csv")
+
+
+def _read_files(path: Path) -> list[Run]:
+    record = _record(path.read_bytes(), str(path))
+    if path.parts[-4:] != run_path(Path(), record).parts:
+        raise RecordError(f"{path}: its record says {run_path(Path(), record)}; move it back, or {MEND}")
+    missing = [name for name in (PREDICTIONS, *record.artifacts) if not _table_path(path, name).is_file()]
+    if missing:
+        raise RecordError(f"{path}: its {_table_path(path, missing[0]).name} is missing; {MEND}")
+    runtime = path.with_name(path.stem + RUNTIME)
+    return [Run(record, _runtime(runtime.read_bytes()) if runtime.is_file() else None, str(path), _Files(path))]
+
+
+def _runtime(line: str | bytes) -> Runtime | None:
+    """How a run ran; None where it cannot be read, for no number rests on it."""
+    try:
+        return Runtime.model_validate_json(line) if line.strip() else None
+    except ValueError as error:
+        log.warning("a runtime cannot be read and is left out: %s", " ".join(str(error).split()))
+        return None
+
+
+def write_run(
+    root: Path,
+    record: Record,
+    runtime: Runtime,
+    predictions: pd.DataFrame,
+    artifacts: Mapping[str, pd.DataFrame] | None = None,
+) -> Path:
+    """Store a finished run: its tables first, then the record that vouches for them. Returns the path of its JSON.
+
+    Processes may write different runs at the same time. A run of the same name is replaced; a stop in between leaves it
+    unfinished, never mixed. The digests in the record are filled in here.
+
+    Raises:
+        RecordError: predictions without a needed column, or with a segment twice.
+    """
+    path = run_path(root, record)
+    check_predictions(predictions, str(_table_path(path, PREDICTIONS)))
+    tables = {PREDICTIONS: predictions, **(artifacts or {})}
+    infos = {name: table_info(table) for name, table in tables.items()}
+    record = record.model_copy(update={"predictions": infos.pop(PREDICTIONS), "artifacts": infos})
+    path.unlink(missing_ok=True)  # the old record must not vouch for the new predictions
+    for name, table in tables.items():
+        write_atomically(_table_path(path, name), as_csv(table))
+    write_atomically(path.with_name(path.stem + RUNTIME), as_json(runtime))
+    write_atomically(path, as_json(record))
+    return path
+
+
+def as_json(model: Record | Runtime) -> bytes:
+    """One line of JSON with sorted keys."""
+    values = plain_json(model.model_dump(exclude_defaults=True) | _always(model))
+    return (json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def _always(model: Record | Runtime) -> dict[str, Any]:
+    return {"schema_version": model.schema_version} if isinstance(model, Record) else {}
+
+
+def finished(root: Path, record: Record) -> bool:
+    """Whether a run of this name and key is stored whole."""
+    path = run_path(root, record)
+    if not path.is_file():
+        return False
+    try:
+        (run,) = _read_files(path)
+        return run.record.key == record.key and run.predictions is not None
+    except RecordError as error:
+        log.warning("%s (counted as not finished)", error)
+        return False
+
+
+def set_aside(run: Run, root: Path, folder: Path) -> None:
+    """Move the files of a run to the same place under another folder, with its key in their names."""
+    path = run_path(root, run.record)
+    target = folder / path.relative_to(root).parent
+    target.mkdir(parents=True, exist_ok=True)
+    tables = [_table_path(path, name) for name in (PREDICTIONS, *run.record.artifacts)]
+    # The record first: without it the rest counts for nothing.
+    for file in (path, path.with_name(path.stem + RUNTIME), *tables):
+        if file.is_file():
+            file.replace(target / f"{path.stem}.{run.record.key[:12]}{file.name.removeprefix(path.stem)}")
+
+
+# --- packed -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """The rows of one run in the packed tables of its paper."""
+
+    shared: "_PackedTables"
+    identity: tuple[Any, ...]
+
+    def read(self, name: str) -> pd.DataFrame:
+        return self.shared.rows(name, self.identity)
+
+
+class _PackedTables:
+    """The parquet files of one paper, each read when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tables: dict[str, tuple[Any, dict[tuple[Any, ...], tuple[int, int]]]] = {}
+
+    def rows(self, name: str, identity: tuple[Any, ...]) -> pd.DataFrame:
+        """The rows of one run. Raises RecordError where there are none."""
+        if name not in self._tables:
+            self._tables[name] = self._open(self.folder / f"{name}.parquet")
+        table, spans = self._tables[name]
+        if identity not in spans:
+            raise RecordError(f"{self.folder}/{name}.parquet has no rows of {identity}; publish the results again")
+        start, stop = spans[identity]
+        frame: pd.DataFrame = table.slice(start, stop - start).to_pandas()
+        return frame
+
+    @staticmethod
+    def _open(path: Path) -> tuple[Any, dict[tuple[Any, ...], tuple[int, int]]]:
+        from pyarrow import ArrowException, parquet
+
+        try:
+            table = parquet.read_table(path)
+        except (OSError, ArrowException) as error:
+            raise RecordError(f"{path}: not readable as parquet ({error}); publish the results again") from error
+        owner = table.select(list(IDENTITY)).to_pandas().fillna({"fold": -1})
+        starts = np.flatnonzero((owner != owner.shift()).any(axis=1)).tolist()
+        spans: dict[tuple[Any, ...], tuple[int, int]] = {}
+        for start, stop in zip(starts, [*starts[1:], len(owner)], strict=True):
+            corpus, arm, seed, fold = owner.iloc[start]
+            identity = (str(corpus), str(arm), int(seed), int(fold) if fold >= 0 else None)
+            if identity in spans:
+                raise RecordError(f"{path}: the rows of {identity} are not together; publish the results again")
+            spans[identity] = start, stop
+        return table.drop_columns(list(IDENTITY)), spans
+
+
+def _read_packed(path: Path) -> list[Run]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    runtime = path.with_name("runtime.jsonl")
+    how = runtime.read_text(encoding="utf-8").splitlines() if runtime.is_file() else []
+    if len(how) != len(lines):
+        log.warning("%s has %d lines for %d records: how the runs ran is left out", runtime, len(how), len(lines))
+        how = [""] * len(lines)
+    shared = _PackedTables(path.parent)
+    runs = []
+    for number, (line, ran) in enumerate(zip(lines, how, strict=True), start=1):
+        where = f"{path}, line {number}"
+        record = _record(line, where)
+        runs.append(Run(record, _runtime(ran), where, _Packed(shared, record.identity[1:])))
+    return runs
+
+
+def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
+    """Write the packed form of the runs, paper by paper, into an empty folder.
+
+    previous: runs published before. Where one of them came out the same (an equal record), how it ran is kept as it was
+    then, so that a reproduction in which no number moved changes no file.
+
+    Raises:
+        RecordError: a run's tables are not those of its record.
+    """
+    before = {run.record.identity: run for run in previous or ()}
+    papers = dict.fromkeys(run.record.paper for run in runs)
+    for paper in papers:
+        part = [run for run in runs if run.record.paper == paper]
+        records, runtimes, tables = [], [], dict[str, list[pd.DataFrame]]()
+        for run in part:
+            same = before.get(run.record.identity)
+            kept = same.runtime if same is not None and same.record == run.record else run.runtime
+            records.append(as_json(run.record))
+            runtimes.append(b"\n" if kept is None else as_json(kept))
+            own = {PREDICTIONS: run.predictions} | {name: run.artifact(name) for name in run.record.artifacts}
+            for name, table in own.items():
+                tables.setdefault(name, []).append(_owned(run.record, table))
+        write_atomically(folder / paper / "records.jsonl", b"".join(records))
+        write_atomically(folder / paper / "runtime.jsonl", b"".join(runtimes))
+        for name, each in tables.items():
+            write_atomically(folder / paper / f"{name}.parquet", _parquet(each))
+
+
+def _owned(record: Record, table: pd.DataFrame) -> pd.DataFrame:
+    """A run's table with the columns that say whose rows they are."""
+    numbers = table.select_dtypes("floating").columns
+    table = table.astype(dict.fromkeys(numbers, np.float32))
+    fold = pd.array([None if record.fold is None else record.fold.index] * len(table), dtype="Int16")
+    identity = {"corpus": record.corpus.name, "arm": record.arm, "seed": np.int16(record.seed), "fold": fold}
+    return pd.concat([pd.DataFrame(identity, index=table.index), table], axis=1)
+
+
+def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
+    """The tables below one another; a column that one of them lacks is empty there."""
+    from pyarrow import Table, concat_tables, parquet
+
+    parts = [Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None) for table in tables]
+    joined = concat_tables(parts, promote_options="permissive")
+    content = BytesIO()
+    parquet.write_table(joined, content, compression="zstd", compression_level=9)
+    return content.getvalue()
