@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import Result
 from benchmarks._ando_corpus import DIM, LAYERS, MOSI_TRAIN, frames, labels, lengths
-from msakit.memory import kept_memory
+from msakit import process
 from msakit.models.gated import GatedFusion
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, set_seed
@@ -79,6 +79,7 @@ def _adam(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _against_products() -> Result:
+    process.configure()
     sizes = lengths(MOSI_TRAIN)
     features = {name: (frames(int(size.sum()), seed), size) for seed, (name, size) in enumerate(sizes.items())}
     batches, generator = _train_batches(features, MOSI_TRAIN)
@@ -244,8 +245,8 @@ def _drop_from_cache(root: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-@kept_memory()  # as the training loop does
 def _kit_epoch(root: Path, count: int) -> float:
+    process.configure()
     features = _mapped(root, count)
     batches, _ = _train_batches(features, count)
     model = GatedFusion(dict.fromkeys(features, DIM))

@@ -16,11 +16,11 @@ import torch
 from transformers import BertConfig
 
 from benchmarks import Result
+from msakit import process
 from msakit.models.shifted_bert import ShiftedBert
 from msakit.papers.kim2022.details import BestTestEpoch
 from msakit.papers.kim2022.inputs import Inputs
 from msakit.papers.kim2022.recipe import Arm, Settings, arms_of_paper, decayed_groups
-from msakit.products import onednn_products
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, set_seed
 from msakit.training.losses import mse, with_contrast
@@ -82,18 +82,19 @@ def _model(arm: Arm) -> tuple[ShiftedBert, torch.optim.Optimizer]:
 
 
 def _ours(inputs: dict[str, Inputs], arm: Arm) -> float:
+    process.configure(matmul="onednn")
     generator = set_seed(0)
     model, optimizer = _model(arm)
     train = inputs["train"].batches(SETTINGS.batch_size, generator=generator)
     valid, test = (inputs[split].batches(256) for split in ("valid", "test"))
     leaked = BestTestEpoch(test, inputs["test"].label)
     loss = with_contrast(mse, arm.contrastive, temperature=arm.temperature, smoothing=arm.smoothing)
-    with onednn_products(model):
-        found = fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=leaked, progress=False)
+    found = fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=leaked, progress=False)
     return found.seconds
 
 
 def _reference(inputs: dict[str, Inputs], arm: Arm) -> float:
+    process.configure(keep_memory=False)
     set_seed(0)
     model, optimizer = _model(arm)
     batches = {split: list(_padded(ready)) for split, ready in inputs.items()}

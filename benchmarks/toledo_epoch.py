@@ -30,10 +30,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import DistilBertConfig, DistilBertModel, ResNetConfig, ResNetModel
 
 from benchmarks import Result
+from msakit import process
 from msakit.data.media import read_image
-from msakit.memory import kept_memory
 from msakit.models.joint import JointFusion, image_feature
-from msakit.products import onednn_products
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, predict, set_seed
 from msakit.training.losses import classification
@@ -124,24 +123,25 @@ class Case:
 
     def our_epoch(self, precision: str) -> float:
         """Seconds of an epoch of the kit's loop, the second of two: the first one takes memory for the first time."""
+        process.configure(matmul="onednn")
         generator = set_seed(1)
         accelerator = Accelerator(cpu=True, mixed_precision="bf16" if precision == "bfloat16" else "no")
-        with onednn_products(self.ours):
-            found = fit(
-                self.ours,
-                self.batches(slice(0, TRAIN), generator),
-                self.batches(slice(TRAIN, None), None),
-                loss=classification,
-                optimizer=torch.optim.AdamW(self.ours.parameters(), 3e-5, fused=True),
-                epochs=2,
-                accelerator=accelerator,
-                progress=False,
-            )
+        found = fit(
+            self.ours,
+            self.batches(slice(0, TRAIN), generator),
+            self.batches(slice(TRAIN, None), None),
+            loss=classification,
+            optimizer=torch.optim.AdamW(self.ours.parameters(), 3e-5, fused=True),
+            epochs=2,
+            accelerator=accelerator,
+            progress=False,
+        )
         AcceleratorState._reset_state(True)
         return found.history[-1]["seconds"]
 
     def reference_epoch(self, precision: str) -> float:
         """Seconds of an epoch as published, from a part of it."""
+        process.configure(keep_memory=False)
         set_seed(1)
         optimizer = torch.optim.AdamW(self.reference.parameters(), 3e-5)
         split = [
@@ -165,7 +165,6 @@ class Case:
                 nn.functional.cross_entropy(self.reference(batch), batch["label"]).item()
         return (time.perf_counter() - started) * REFERENCE_SHARE
 
-    @kept_memory()  # as the kit's loop does
     def bare_passes(self, precision: str) -> tuple[float, float]:
         """Seconds of forward and backward over the training posts: of the text encoder, and of the image encoder.
 
@@ -243,8 +242,7 @@ def _compare(case: Case, precision: str) -> list[Result]:
     for _ in range(REPEATS[precision]):
         # In turn, so that a busy machine slows them all.
         seconds["ours"].append(case.our_epoch(precision))
-        with onednn_products(case.ours):  # as in our epoch
-            text, image = case.bare_passes(precision)
+        text, image = case.bare_passes(precision)
         seconds["bare_text"].append(text)
         seconds["bare_image"].append(image)
         seconds["reference"].append(case.reference_epoch(precision))

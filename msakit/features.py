@@ -34,12 +34,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float16, Float32, Int64
-from torch import nn
 from tqdm import tqdm
 
 from msakit.data.corpus import Corpus
 from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
-from msakit.products import onednn_products
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +236,6 @@ def _encode_buckets(
         for start in range(0, len(rows), bucket)
     ]
     with (
-        onednn_products(getattr(encoder, "model", nn.Identity())),
         ThreadPoolExecutor(max(1, workers), thread_name_prefix="prepare") as readers,
         tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar,
     ):

@@ -31,7 +31,7 @@ from msakit.encoders.base import (
     stack_layers,
     weights_digest,
 )
-from msakit.products import wide
+from msakit.process import wide
 
 Samples = Float[np.ndarray, " _sample"]  # clips differ in length: the axis is not bound
 

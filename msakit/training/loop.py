@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from msakit.memory import kept_memory
 from msakit.training.checkpoint import SECONDS_BETWEEN, Checkpoint, next_place, trained_state
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,6 @@ def set_seed(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@kept_memory()
 def fit(
     model: nn.Module,
     train_batches: Batches,

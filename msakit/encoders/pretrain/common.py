@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import BertTokenizer
 
-from msakit.memory import kept_memory
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,6 @@ def hold_out(count: int, seed: int, share: float = 0.1) -> tuple[Int[np.ndarray,
     return order[held:], order[:held]
 
 
-@kept_memory()
 def optimise(
     model: nn.Module,
     loss: Callable[[int], Float[Tensor, ""]],

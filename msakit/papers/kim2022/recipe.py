@@ -31,7 +31,6 @@ from msakit.papers import facts
 from msakit.papers.kim2022.details import BestTestEpoch, embedding_table, embeddings, geometry, shift_table
 from msakit.papers.kim2022.inputs import Inputs, prepare
 from msakit.papers.kim2022.words import Source, describe
-from msakit.products import onednn_products
 from msakit.runs.jobs import Job, Outcome, prediction_table, reference_jobs, run_jobs
 from msakit.runs.record import Runs
 from msakit.sources import fingerprint
@@ -232,23 +231,20 @@ def train(
     optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
     decays = {"none": None, "ema": settings.average_decay, "momentum": settings.momentum_decay}
     leaked = BestTestEpoch(batches["test"], inputs["test"].label)
-    with onednn_products(model):
-        result = fit(
-            model,
-            batches["train"],
-            batches["valid"],
-            loss=with_contrast(mse, arm.contrastive, pairs, arm.temperature, arm.smoothing),
-            optimizer=optimizer,
-            scheduler=linear_warmup_decay(
-                optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup
-            ),
-            scheduler_step="batch",
-            epochs=settings.epochs,
-            average=decays[arm.average],
-            average_as="teacher" if arm.average == "momentum" else "judge",
-            on_epoch=leaked,
-            progress=False,
-        )
+    result = fit(
+        model,
+        batches["train"],
+        batches["valid"],
+        loss=with_contrast(mse, arm.contrastive, pairs, arm.temperature, arm.smoothing),
+        optimizer=optimizer,
+        scheduler=linear_warmup_decay(optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup),
+        scheduler_step="batch",
+        epochs=settings.epochs,
+        average=decays[arm.average],
+        average_as="teacher" if arm.average == "momentum" else "judge",
+        on_epoch=leaked,
+        progress=False,
+    )
     stages["after"] = embeddings(model, batches["test"])
     artifacts = {}
     # Words of a real corpus stay out of what is published.

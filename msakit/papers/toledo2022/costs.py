@@ -17,7 +17,6 @@ from msakit.papers import facts
 from msakit.papers.toledo2022.learners import build
 from msakit.papers.toledo2022.protocol import CORRECTED, Arm
 from msakit.papers.toledo2022.study import PAPER, Study
-from msakit.products import onednn_products
 from msakit.training import cost
 from msakit.training.loop import set_seed
 from msakit.training.losses import classification
@@ -66,8 +65,7 @@ def _measure(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
     batches = learner.batches(rows, batch_size=settings.batch_size, generator=generator)
     sizes = cost.parameters(learner.model)
     make = partial(torch.optim.AdamW, lr=learner.rate, weight_decay=settings.weight_decay, fused=True)
-    with onednn_products(learner.model):  # as it is trained
-        epoch = cost.epoch(learner.model, batches, loss=classification, optimizer=make)
+    epoch = cost.epoch(learner.model, batches, loss=classification, optimizer=make)
     return {
         "trainable_parameters": sizes.trainable,
         "total_parameters": sizes.total,

@@ -35,7 +35,6 @@ from msakit.papers.toledo2022.inputs import Encoders, Inputs
 from msakit.papers.toledo2022.learners import Learner, Repeated, Settings, build, optimizer
 from msakit.papers.toledo2022.protocol import CORRECTED, SHARE, Arm, Protocol, parse
 from msakit.papers.toledo2022.study import PAPER, SPLITS, Study, View
-from msakit.products import onednn_products
 from msakit.runs.jobs import Job, Outcome, prediction_table, reference_jobs, run_jobs
 from msakit.runs.record import Runs, read_predictions, run_path
 from msakit.sources import fingerprint
@@ -129,19 +128,18 @@ def train(study: Study, arm: Arm, seed: int, costs: Costs) -> Outcome:
     training = learner.batches(
         view.rows["train"], batch_size=settings.batch_size, generator=generator, drop_last=arm.protocol.drop_last
     )
-    with onednn_products(learner.model):
-        result = fit(
-            learner.model,
-            Repeated(training, -(-settings.least_batches // max(1, len(training)))),
-            _looks(learner, view, "valid", arm.protocol, settings, generator),
-            loss=classification,
-            optimizer=steps,
-            scheduler=torch.optim.lr_scheduler.ExponentialLR(steps, settings.decay_per_epoch),
-            epochs=learner.epochs,
-            patience=learner.patience,
-            accelerator=Accelerator(mixed_precision=settings.precision),
-            progress=False,
-        )
+    result = fit(
+        learner.model,
+        Repeated(training, -(-settings.least_batches // max(1, len(training)))),
+        _looks(learner, view, "valid", arm.protocol, settings, generator),
+        loss=classification,
+        optimizer=steps,
+        scheduler=torch.optim.lr_scheduler.ExponentialLR(steps, settings.decay_per_epoch),
+        epochs=learner.epochs,
+        patience=learner.patience,
+        accelerator=Accelerator(mixed_precision=settings.precision),
+        progress=False,
+    )
     tables = []
     # Where the test fold stops the training, it is all there is to predict.
     for split in ("test",) if arm.protocol.stop == "test" else ("valid", "test"):
