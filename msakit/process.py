@@ -9,6 +9,7 @@ import gc
 import logging
 import sys
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,6 +78,25 @@ def release_memory() -> None:
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
+
+
+def reset_peak_memory() -> None:
+    """Start measuring the peak of :func:`peak_memory_mb` anew; only Linux can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        log.debug("the peak of memory cannot be reset here")
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident size of the process since :func:`reset_peak_memory`, in MiB; None where only its peak of all
+    times is known."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return round(int(peak) / 1024, 1)
 
 
 def _set_matmul(matmul: str) -> None:

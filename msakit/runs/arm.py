@@ -59,7 +59,7 @@ class Protocol(Strict):
     """How an arm is trained and scored; the defaults are the sound choices."""
 
     name: str = "corrected"  # what tables call it; as_published… where it follows a published flaw
-    folds: Literal["stratified", "shuffled"] = "stratified"
+    folds: Literal["stratified", "shuffled", "none"] = "stratified"  # none: the corpus's own split in any case
     stop: Literal["valid", "test"] = "valid"  # the split that chooses the epoch
     drop_last: bool = False  # incomplete last batches are left out, of the test split too
     threshold: Literal["probabilities", "logits"] = "probabilities"  # what 0.5 is compared with in scoring
@@ -95,10 +95,10 @@ class Arm(Strict):
     like: str | None = None
 
     def training(self) -> dict[str, Any]:
-        """What decides the trained weights, as plain values: no names, and nothing of the scoring."""
-        values = self.model_dump(exclude={"title", "group", "like"})
-        values["protocol"] = self.protocol.model_dump(exclude={"name", "threshold"})
-        return values
+        """What of it decides the trained weights, as plain values: no names, nothing of the scoring, and not the
+        inputs, which a recipe resolves (`msakit.runs.record.Feature`)."""
+        protocol = self.protocol.model_dump(exclude={"name", "threshold"})
+        return {"model": self.model, "args": self.args, "loss": self.loss.model_dump(), "protocol": protocol}
 
 
 def read_arms(

@@ -1,4 +1,4 @@
-"""What a finished run says of itself: what it is and what came out (`Record`), and, apart from it, how it ran (`Runtime`).
+"""A finished run: what it is and what came out (`Record`), and, apart from that, how it ran (`Runtime`).
 
 A record is deterministic: the same definition, corpus and recipe give the same record on the same machine. Seconds,
 memory, host and commit are in the runtime. Metrics are in neither: they are computed from the predictions whenever a
@@ -74,6 +74,8 @@ class Feature(Strict):
     weights: str | None = None  # digest of the encoder's weights
     layer: int | list[int] | Literal["all"] | None = None
     frozen: bool = True
+    align: str | None = None
+    shuffled: bool = False
     conventional: bool = False  # made without a pre-trained encoder
 
 

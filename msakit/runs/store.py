@@ -176,8 +176,8 @@ class Runs:
 
 
 FRAME = ["paper", "corpus", "arm", "title", "group", "model", "modalities", "seed", "fold", "share", "protocol",
-         "leaks", "reference", "task", "generated", "fingerprint", "version", "key", "selection_split", "selection_metric",
-         "selection_value", "selection_epoch", "epochs", "seconds"]  # fmt: skip
+         "leaks", "reference", "task", "generated", "fingerprint", "version", "key", "selection_split",
+         "selection_metric", "selection_value", "selection_epoch", "epochs", "seconds"]  # fmt: skip
 
 
 def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
@@ -198,7 +198,7 @@ def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
     problems: list[RecordError] = []
     readers: list[tuple[Any, Path]] = [(_read_packed, path) for path in sorted(root.glob("*/records.jsonl"))]
     records = (path for path in sorted(root.glob("*/*/*/*.json")) if not path.name.endswith(RUNTIME))
-    readers += [(_read_files, path) for path in records]
+    readers += [(lambda path: [read_run(path)], path) for path in records]
     for read, path in readers:
         try:
             found += read(path)
@@ -260,7 +260,8 @@ def _table_path(path: Path, name: str) -> Path:
     return path.with_suffix(".csv") if name == PREDICTIONS else path.with_name(f"{path.stem}.{name}.csv")
 
 
-def _read_files(path: Path) -> list[Run]:
+def read_run(path: Path) -> Run:
+    """The run whose JSON is at `path`. Raises RecordError for one that is not in order."""
     record = _record(path.read_bytes(), str(path))
     if path.parts[-4:] != run_path(Path(), record).parts:
         raise RecordError(f"{path}: its record says {run_path(Path(), record)}; move it back, or {MEND}")
@@ -268,7 +269,7 @@ def _read_files(path: Path) -> list[Run]:
     if missing:
         raise RecordError(f"{path}: its {_table_path(path, missing[0]).name} is missing; {MEND}")
     runtime = path.with_name(path.stem + RUNTIME)
-    return [Run(record, _runtime(runtime.read_bytes()) if runtime.is_file() else None, str(path), _Files(path))]
+    return Run(record, _runtime(runtime.read_bytes()) if runtime.is_file() else None, str(path), _Files(path))
 
 
 def _runtime(line: str | bytes) -> Runtime | None:
@@ -324,7 +325,7 @@ def finished(root: Path, record: Record) -> bool:
     if not path.is_file():
         return False
     try:
-        (run,) = _read_files(path)
+        run = read_run(path)
         return run.record.key == record.key and run.predictions is not None
     except RecordError as error:
         log.warning("%s (counted as not finished)", error)
