@@ -188,9 +188,7 @@ class Experiment:
     def _record(self, case: Case, features: dict[str, Feature], reference: bool = False) -> Record:
         settings = {} if reference or case.arm.model == MEAN else self.settings_of(case.arm).model_dump()
         resolved = {name: each.model_dump(exclude={"encoder"}) for name, each in features.items()}
-        fold = (
-            None if case.fold is None else FoldInfo(index=case.fold.index, count=case.fold.count, kind=case.fold.kind)
-        )
+        fold = None if case.fold is None else FoldInfo(**asdict(case.fold))
         decisive = {
             "training": case.arm.training(),
             "features": resolved,
