@@ -39,7 +39,6 @@ found |= {"kept": steps(), "resident_kept": resident()}
 process.release_memory()
 found |= {"resident_released": resident()}
 process.configure(keep_memory=False)
-steps()
 print(json.dumps(found | {"after": steps()}))
 """
 
