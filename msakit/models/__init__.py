@@ -120,27 +120,39 @@ def model_class(reference: str) -> Any:
     return getattr(module, attribute)
 
 
-def build_model(reference: str, inputs: Mapping[str, Input], n_classes: int | None = None, **args: Any) -> Any:
-    """A new model by its reference: `build` of its class, once its inputs and args are known to fit.
+def build_model(
+    reference: str,
+    inputs: Mapping[str, Input],
+    n_classes: int | None = None,
+    args: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Any:
+    """A new model by its reference: `build` of its class, once its inputs and arguments are known to fit.
+
+    Args:
+        args: hyperparameters that an arm names; the class must know them.
+        defaults: hyperparameters of all arms of a recipe; those that the class knows are passed on, below `args`.
 
     Raises:
         ValueError: a modality or a kind of input that the class does not take, or an argument that it does not know.
     """
     found = model_class(reference)
-    for modality, given in inputs.items():
-        kinds = [kind.__name__ for kind in found.INPUTS.get(modality, ())]
-        if type(given).__name__ not in kinds:
-            takes = f"takes {modality} as {' or '.join(kinds)}" if kinds else f"takes {', '.join(found.INPUTS)}"
-            raise ValueError(f"model {reference!r} {takes}, not {modality} as {type(given).__name__}")
+    for modality, each in inputs.items():
+        kinds = found.INPUTS.get(modality, ())
+        if not isinstance(each, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            takes = f"takes {modality} as {names}" if kinds else f"takes {', '.join(found.INPUTS)}"
+            raise ValueError(f"model {reference!r} {takes}, not {modality} as {type(each).__name__}")
     parameters = inspect.signature(found.__init__).parameters
     known = [name for name in parameters if name not in ("self", "n_classes")]
-    unknown = [name for name in args if name not in known]
+    given, shared = dict(args or {}), defaults or {}
+    unknown = [name for name in given if name not in known]
     if unknown and not any(each.kind == each.VAR_KEYWORD for each in parameters.values()):
         raise ValueError(
             f"model {reference!r} has no argument {unknown[0]!r}: there are {', '.join(known)}."
             f"{did_you_mean(unknown[0], known)}"
         )
-    return found.build(inputs, n_classes, **args)
+    return found.build(inputs, n_classes, **{name: shared[name] for name in shared if name in known} | given)
 
 
 def reference_of(model: Any) -> str:

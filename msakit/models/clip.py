@@ -10,9 +10,8 @@ between them would be out of reach whatever the towers learn.  Radford et al. pr
 vectors are added, which for one prompt is the mean of the two similarities.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -21,43 +20,40 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from msakit.encoders.pretrained import encoder_from_config, load_encoder, plain_config, set_frozen
-
-INPUTS: dict[str, str] = {"image": "pixel_values", "text": "input_ids"}
+from msakit.models import Pretrained
 
 
 class ClipClassifier(nn.Module, PyTorchModelHubMixin):
-    """One linear layer on a dual encoder's joint space; build it with `from_encoder`.
+    """One linear layer on a dual encoder's joint space; `build` takes the pre-trained model's weights.
 
-    clip_config: `config.to_dict()` of a CLIP-like model; n_classes: None for regression; single_logit: two classes by
-    one logit; frozen: the towers keep their weights, run in eval mode and without gradients.
+    clip_config: `config.to_dict()` of a CLIP-like model; n_classes: None for regression; frozen: the towers keep their
+    weights, run in eval mode and without gradients.
     """
 
-    def __init__(
-        self,
-        clip_config: dict[str, Any],
-        n_classes: int | None = None,
-        single_logit: bool = False,
-        frozen: bool = False,
-    ) -> None:
+    INPUTS: ClassVar[dict[str, tuple[type, ...]]] = {"image": (Pretrained,), "text": (Pretrained,)}
+    modalities = ("image", "text")
+
+    def __init__(self, clip_config: dict[str, Any], n_classes: int | None = None, frozen: bool = False) -> None:
         super().__init__()
-        if single_logit and n_classes != 2:
-            raise ValueError(f"single_logit is for two classes, not {n_classes}")
         self.clip: Any = encoder_from_config(clip_config)
         size = getattr(self.clip.config, "projection_dim", None)
         if size is None or not hasattr(self.clip, "get_image_features"):
             raise ValueError(f"{self.clip.config.model_type} is no dual encoder of text and image: give a CLIP model")
         self.n_classes, self.frozen = n_classes, frozen
-        self.classifier = nn.Linear(3 * size, 1 if single_logit else n_classes or 1)
+        self.classifier = nn.Linear(3 * size, 1 if n_classes in (None, 2) else n_classes)
         # The temperature of the contrast has no part in the classification.
         self.clip.logit_scale.requires_grad_(False)
         if frozen:
             set_frozen(self.clip)
 
     @classmethod
-    def from_encoder(cls, path: str | Path, **settings: Any) -> "ClipClassifier":
-        """A new classifier on the pre-trained model at this folder or hub id; settings as in the constructor."""
-        encoder = load_encoder(path, "joint")
-        model = cls(plain_config(encoder), **settings)
+    def build(cls, inputs: Mapping[str, Pretrained], n_classes: int | None = None, **args: Any) -> "ClipClassifier":
+        """A new classifier on one pre-trained dual encoder, given for the text and for the image; args: none."""
+        if set(inputs) != set(cls.modalities) or len(set(inputs.values())) > 1:
+            raise ValueError(f"CLIP encodes text and image together: give both the same encoder, not {dict(inputs)}")
+        (given,) = set(inputs.values())
+        encoder = load_encoder(given.path, "joint")
+        model = cls(plain_config(encoder), n_classes, given.frozen, **args)
         model.clip.load_state_dict(encoder.state_dict())
         return model
 
@@ -72,14 +68,15 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
         """ "image_features" and "text_features", each "batch dim" of length 1; taken from the batch if it has them."""
         if self.frozen and "image_features" in batch:
             return {name: batch[name] for name in ("image_features", "text_features")}
-        missing = [key for key in INPUTS.values() if key not in batch]
+        missing = [key for key in ("pixel_values", "input_ids") if key not in batch]
         if missing:
             raise ValueError(f"the batch has no {missing[0]}; it has {sorted(batch)}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return {"image_features": self.embed_images(batch), "text_features": self.embed_texts(batch)}
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """ "prediction" (regression "batch", logits "batch classes", or "batch 1"), "image", "text" and "fused"."""
+        """ "prediction" (regression "batch", logits "batch classes", of two classes "batch 1"), "image", "text" and
+        "fused"."""
         image, text = features["image_features"], features["text_features"]
         fused = joined(image, text)
         prediction = self.classifier(fused)

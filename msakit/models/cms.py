@@ -60,8 +60,8 @@ class CMS(nn.Module):
         self.verbal, self.nonverbal = contexts in ("verbal", "both"), contexts in ("nonverbal", "both")
         sizes = {**({"text": d_text} if self.verbal else {}), **(dims if self.nonverbal else {})}
         self.pooling = nn.ModuleDict({name: MaskedPooling(size, pooling) for name, size in sizes.items()})
-        seen = {name: self.verbal * d_text + self.nonverbal * size for name, size in dims.items()}
-        self.gate_context = nn.ModuleDict({n: nn.Linear(size, d_text, bias=False) for n, size in seen.items() if size})
+        around = {name: self.verbal * d_text + self.nonverbal * size for name, size in dims.items()}
+        self.gate_context = nn.ModuleDict({n: nn.Linear(k, d_text, bias=False) for n, k in around.items() if k})
         self.shift_context = nn.ModuleDict(
             {name: nn.Linear(size, d_text, bias=False) for name, size in dims.items() if self.nonverbal}
         )

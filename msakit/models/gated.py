@@ -11,13 +11,15 @@ without any frame in a modality gets a zero embedding there; classification has 
 dropout is rounded as :mod:`msakit.models.layers.dropout` says.
 """
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from msakit.models import Frames
 from msakit.models.layers.dropout import Dropout
 from msakit.models.layers.packed import Layout, Packed, check_packed, layout_of
 
@@ -124,6 +126,8 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
     regression.  A modality left out of `dims` is a zero vector in the same decoder.
     """
 
+    INPUTS: ClassVar[dict[str, tuple[type, ...]]] = dict.fromkeys(MODALITIES, (Frames,))
+
     def __init__(
         self,
         dims: dict[str, int],
@@ -149,6 +153,13 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
         )
         self.decoder = DECODERS[decoder](embedding, n_classes or 1, dropout)
 
+    @classmethod
+    def build(cls, inputs: Mapping[str, Frames], n_classes: int | None = None, **args: Any) -> "GatedFusion":
+        """A new model of these modalities; args as in the constructor (width, embedding, heads, dropout, decoder)."""
+        dims = {name: each.dim for name, each in inputs.items()}
+        n_layers = {name: each.n_layers for name, each in inputs.items() if each.n_layers is not None}
+        return cls(dims, n_layers=n_layers, n_classes=n_classes, **args)
+
     def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Embeddings by modality name, "batch embedding"; `attention_<modality>`, packed "frames heads"; and
         `layer_weights_<modality>`, "layer", where layers are mixed.
@@ -171,13 +182,13 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
         return features
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Prediction ("batch", or logits "batch classes"), fused embedding "z", and "gates" ("batch modality", in
-        [0, 1], in the order of `self.modalities`; absent for the concat decoder) from the embeddings."""
+        """Prediction ("batch", or logits "batch classes"), "fused" ("batch embedding"; concatenated in the concat
+        decoder), and "gates" ("batch modality", in [0, 1], in the order of `modalities`; only of the gated decoder)."""
         known = features[self.modalities[0]]
         absent = known.new_zeros(known.shape)
         stacked = torch.stack([features[m] if m in self.modalities else absent for m in MODALITIES], dim=1)
         prediction, fused, gates = self.decoder(stacked)
-        output = {"prediction": prediction if self.n_classes else prediction.squeeze(-1), "z": fused}
+        output = {"prediction": prediction if self.n_classes else prediction.squeeze(-1), "fused": fused}
         if gates is not None:
             output["gates"] = gates[:, [MODALITIES.index(m) for m in self.modalities]]
         return output

@@ -8,12 +8,12 @@ dropout .4, feed-forward 2048), Dropout .5, Linear 128, ReLU, Dropout .5, Linear
 sequence of length 1 and attention is a linear map.  `attention_over="modalities"` is the correction: two tokens of 32
 dimensions, one a modality, attend to each other and are concatenated afterwards, so that the classifier sees 64
 dimensions either way.  The tokens need no position code: each modality has its own projection and bias.
-`single_logit` is as published for two classes (binary cross entropy on one logit).  `frozen` is the ablation of the
-joint fine-tuning.  Left out: the unused 32 -> 32 layer of the published code.
+Two classes have one logit, as published (binary cross entropy).  Frozen encoders are the ablation of the joint
+fine-tuning.  Left out: the unused 32 -> 32 layer of the published code.
 """
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msakit.encoders.pretrained import encoder_from_config, feature_size, load_encoder, plain_config, set_frozen
+from msakit.models import Pretrained
 
 # The order of the projected features in the concatenation: part of the meaning of saved weights.
 MODALITIES: tuple[str, ...] = ("image", "text")
-INPUTS: dict[str, str] = {"image": "pixel_values", "text": "input_ids"}
+RAW: dict[str, str] = {"image": "pixel_values", "text": "input_ids"}
 
 
 def image_feature(output: Any) -> Float[Tensor, "batch dim"]:
@@ -37,22 +38,22 @@ def image_feature(output: Any) -> Float[Tensor, "batch dim"]:
 
 
 class JointFusion(nn.Module, PyTorchModelHubMixin):
-    """Toledo & Marcacini's model; build it with `from_encoders`, or from configurations with untrained encoders.
+    """Toledo & Marcacini's model; `build` puts it on pre-trained encoders, the constructor on untrained ones.
 
-    text_config, image_config: `config.to_dict()` of the encoders; modalities: "both", "text" or "image" (the other
-    encoder is not built); frozen: encoders keep their weights, run in eval mode and without gradients; n_classes: None
-    for regression; size: width of each projection; heads must divide it.
+    text_config, image_config: `config.to_dict()` of the encoders, of one or of both; frozen: modalities whose encoder
+    keeps its weights, runs in eval mode and without gradients; n_classes: None for regression; size: width of each
+    projection; heads must divide it.
     """
+
+    INPUTS: ClassVar[dict[str, tuple[type, ...]]] = {"text": (Pretrained,), "image": (Pretrained,)}
 
     def __init__(
         self,
         text_config: dict[str, Any] | None = None,
         image_config: dict[str, Any] | None = None,
         n_classes: int | None = None,
-        single_logit: bool = False,
         attention_over: str = "modalities",
-        modalities: str = "both",
-        frozen: bool = False,
+        frozen: Sequence[str] = (),
         size: int = 32,
         heads: int = 8,
         feedforward: int = 2048,
@@ -61,19 +62,17 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if modalities not in ("both", *MODALITIES):
-            raise ValueError(f"modalities is {modalities!r}; choose from ('both', 'text', 'image')")
         if attention_over not in ("modalities", "single"):
             raise ValueError(f"attention_over is {attention_over!r}; choose 'modalities' or 'single' (as published)")
-        if single_logit and n_classes != 2:
-            raise ValueError(f"single_logit is for two classes, not {n_classes}")
-        self.modalities = MODALITIES if modalities == "both" else (modalities,)
-        self.attention_over, self.frozen, self.n_classes = attention_over, frozen, n_classes
+        configs = {name: config for name, config in (("image", image_config), ("text", text_config)) if config}
+        if not configs:
+            raise ValueError("neither text_config nor image_config is given: one encoder is the least")
+        if unknown := sorted(set(frozen) - set(configs)):
+            raise ValueError(f"frozen names {unknown[0]!r}; choose from {', '.join(configs)}")
+        self.modalities, self.frozen = tuple(configs), tuple(frozen)
+        self.attention_over, self.n_classes = attention_over, n_classes
         self.encoders, self.project = nn.ModuleDict(), nn.ModuleDict()
-        for name in self.modalities:
-            config = {"text": text_config, "image": image_config}[name]
-            if config is None:
-                raise ValueError(f"modalities={modalities!r} needs {name}_config")
+        for name, config in configs.items():
             self.encoders[name] = encoder_from_config(config)
             if name == "text" and hasattr(self.encoders[name], "pooler"):
                 # The first token is taken as it is: a pooler would be weights without use or gradient.
@@ -88,25 +87,19 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
             nn.Linear(total, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(hidden, 1 if single_logit else n_classes or 1),
+            nn.Linear(hidden, 1 if n_classes in (None, 2) else n_classes),
         )
-        if frozen:
-            set_frozen(self.encoders)
+        for name in self.frozen:
+            set_frozen(self.encoders[name])
 
     @classmethod
-    def from_encoders(
-        cls, text: str | Path | None = None, image: str | Path | None = None, **settings: Any
-    ) -> "JointFusion":
-        """A new model on the pre-trained encoders at these folders or hub ids; settings as in the constructor."""
-        modalities = settings.get("modalities", "both")
-        paths = {"text": text, "image": image}
-        encoders = {
-            name: load_encoder(path, "vision" if name == "image" else name)
-            for name, path in paths.items()
-            if path is not None and modalities in ("both", name)
-        }
+    def build(cls, inputs: Mapping[str, Pretrained], n_classes: int | None = None, **args: Any) -> "JointFusion":
+        """A new model on one or two pre-trained encoders; args as in the constructor."""
+        parts = {"text": "text", "image": "vision"}
+        encoders = {name: load_encoder(inputs[name].path, part) for name, part in parts.items() if name in inputs}
         configs: dict[str, Any] = {f"{name}_config": plain_config(encoder) for name, encoder in encoders.items()}
-        model = cls(**configs, **settings)
+        frozen = [name for name, each in inputs.items() if each.frozen]
+        model = cls(**configs, n_classes=n_classes, frozen=frozen, **args)
         for name, encoder in encoders.items():
             wanted = model.encoders[name].state_dict()
             model.encoders[name].load_state_dict({k: v for k, v in encoder.state_dict().items() if k in wanted})
@@ -115,35 +108,33 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
     def train(self, mode: bool = True) -> "JointFusion":
         """Training mode for all but frozen encoders."""
         super().train(mode)
-        if self.frozen:
-            self.encoders.eval()
+        for name in self.frozen:
+            self.encoders[name].eval()
         return self
 
     def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The encoders' vectors, "text_features" and "image_features", each "batch dim".
-
-        Frozen, they never change: compute them once and put them in the batches in place of the raw inputs.
-        """
+        """The encoders' vectors, "text_features" and "image_features", each "batch dim"; those of a frozen encoder are
+        taken from the batch if it has them."""
         features = {}
         for name in self.modalities:
             key = f"{name}_features"
             if key in batch:
-                if not self.frozen:
+                if name not in self.frozen:
                     raise ValueError(
-                        f"the batch brings {key}, but the encoders are being fine-tuned: "
-                        f"give {INPUTS[name]}, or build the model with frozen=True"
+                        f"the batch brings {key}, but the {name} encoder is being fine-tuned: "
+                        f"give {RAW[name]}, or freeze the encoder"
                     )
                 features[key] = batch[key]
-            elif INPUTS[name] not in batch:
-                raise ValueError(f"the batch has neither {INPUTS[name]} nor {key}; it has {sorted(batch)}")
+            elif RAW[name] not in batch:
+                raise ValueError(f"the batch has neither {RAW[name]} nor {key}; it has {sorted(batch)}")
             else:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
                     features[key] = self._encode(name, batch)
         return features
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """ "prediction" (regression "batch", logits "batch classes", or "batch 1" for the single logit), the projected
-        "text" and "image" ("batch size"), and what the classifier sees, "fused"."""
+        """ "prediction" (regression "batch", logits "batch classes", of two classes "batch 1"), the projected "text"
+        and "image" ("batch size"), and what the classifier takes, "fused"."""
         projected = {name: self.project[name](features[f"{name}_features"]) for name in self.modalities}
         tokens = torch.stack([projected[name] for name in self.modalities], dim=1)
         if self.attention_over == "single":
@@ -153,7 +144,7 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
         return {"prediction": prediction if self.n_classes else prediction.squeeze(-1), "fused": fused} | projected
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """batch: input_ids, attention_mask and pixel_values (or cached features); see `forward_head`."""
+        """batch: input_ids, attention_mask and pixel_values, or stored vectors; see `forward_head`."""
         return self.forward_head(self.forward_features(batch))
 
     def _encode(self, name: str, batch: dict[str, Any]) -> Float[Tensor, "batch dim"]:

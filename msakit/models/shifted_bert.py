@@ -1,9 +1,9 @@
 """A BERT-like encoder whose token vectors are shifted by audio and vision on the way, and a head on its pooled output.
 
 Sources: MAG-BERT (Rahman et al. 2020) with shift="mag"; Kim & Kim 2022, CMSBERT-CLR, reconstructed, with shift="cms"
-and `contrast`; text alone with shift=None.  The shift sits at the input of encoder layer `layer`; 0, the published
-place of MAG, is between the embeddings and the first layer.  It is inserted by a hook while the encoder runs, so BERT,
-RoBERTa, DistilBERT and their kin serve as they come.
+and `contrast`; text alone with shift=None.  The shift sits at the input of encoder layer `layer`; 0, as published for
+MAG, is between the embeddings and the first layer.  It is inserted by a hook while the encoder runs, so BERT, RoBERTa,
+DistilBERT and their kin serve as they come.
 
 For the contrastive loss each modality becomes one unit vector (:class:`PooledEmbedding`).  clr_text says where the text
 side is taken.  "pre" (default): the hidden states that the shift is about to act on, so that audio and vision cannot
@@ -11,9 +11,8 @@ leak into the text side and make the alignment trivial.  "post": the encoder's p
 needs a second pass of the encoder.  Taking "pre" from the whole encoder run without the shift would double the cost.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msakit.encoders.pretrained import encoder_from_config, feature_size, load_encoder, plain_config
+from msakit.models import Grid, Input, Pretrained, TokenVectors
 from msakit.models.cms import CMS
 from msakit.models.layers.soft_alignment import SoftAlignment
 from msakit.models.mag import MAG, NONVERBAL, token_mask
@@ -60,7 +60,7 @@ class PooledEmbedding(nn.Module):
 
 
 class ShiftedBert(nn.Module, PyTorchModelHubMixin):
-    """Text encoder + shift + head; build it with `from_encoder`, or from a configuration with an untrained encoder.
+    """Text encoder + shift + head; `build` puts it on a pre-trained encoder, the constructor on an untrained one.
 
     text_config: `config.to_dict()` of the encoder; d_audio, d_vision: sizes, 0 where the corpus has none; shift: None,
     "mag" or "cms"; layer: encoder layer whose input is shifted, from 0; beta, shift_dropout, width: see MAG; contexts,
@@ -68,6 +68,12 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
     also returned as unit embeddings of size `projection`; clr_text: "pre" or "post"; head_dropout: before the last
     linear layer; n_classes: None for regression.
     """
+
+    INPUTS: ClassVar[dict[str, tuple[type, ...]]] = {
+        "text": (Pretrained,),
+        "audio": (TokenVectors, Grid),
+        "vision": (TokenVectors, Grid),
+    }
 
     def __init__(
         self,
@@ -103,7 +109,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
             raise ValueError(
                 f"contrast names {unknown[0]!r}; choose from {tuple(sizes)}, the modalities that there are"
             )
-        self.layer, self.clr_text, self.n_classes = layer, clr_text, n_classes
+        self.layer, self.clr_text, self.n_classes, self.modalities = layer, clr_text, n_classes, tuple(sizes)
         self.shift: MAG | CMS | None = None
         if shift == "mag":
             self.shift = MAG(d_text, dims, beta, shift_dropout, width)
@@ -115,13 +121,23 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(d_text, n_classes or 1))
         self.embed = nn.ModuleDict({name: PooledEmbedding(sizes[name], projection) for name in contrast})
         needed = set(dims) if self.shift is not None else set(dims) & set(contrast)
-        self.inputs = {"input_ids", "attention_mask", *needed} | ({"place"} if self.soft else set())
+        self.inputs = {"input_ids", "attention_mask", *needed} | ({"word_positions"} if self.soft else set())
 
     @classmethod
-    def from_encoder(cls, path: str | Path, d_audio: int = 0, d_vision: int = 0, **settings: Any) -> "ShiftedBert":
-        """A new model on the pre-trained encoder at this folder or hub id; settings as in the constructor."""
-        encoder = load_encoder(path, "text")
-        model = cls(plain_config(encoder), d_audio, d_vision, **settings)
+    def build(cls, inputs: Mapping[str, Input], n_classes: int | None = None, **args: Any) -> "ShiftedBert":
+        """A new model on a pre-trained text encoder; args as in the constructor.
+
+        Audio and vision as `Grid` are aligned softly, as `TokenVectors` they are aligned already.
+        """
+        text, others = inputs.get("text"), [inputs[name] for name in NONVERBAL if name in inputs]
+        if not isinstance(text, Pretrained) or text.frozen:
+            raise ValueError(f"the text encoder is fine-tuned: give a pre-trained one as text, not {text}")
+        if len({type(each) for each in others}) > 1:
+            raise ValueError("audio and vision are aligned alike: give both as TokenVectors, or both as Grid")
+        dims = {f"d_{name}": each.dim for name, each in inputs.items() if isinstance(each, TokenVectors | Grid)}
+        encoder = load_encoder(text.path, "text")
+        soft = any(isinstance(each, Grid) for each in others)
+        model = cls(plain_config(encoder), soft=soft, n_classes=n_classes, **dims, **args)
         model.encoder.load_state_dict(encoder.state_dict())
         return model
 
@@ -130,8 +146,8 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         embeddings of the modalities of `contrast`, "batch projection".
 
         batch: input_ids, attention_mask, and audio and vision on word pieces, "batch token dim", zero on special
-        tokens and padding.  A soft model wants them as equally spaced frames, "batch frame dim", and `place`, "batch
-        token 2" (`word_pieces.word_places`).  The text-only model without contrast needs neither.
+        tokens and padding.  A soft model wants them as equally spaced frames, "batch frame dim", and `word_positions`,
+        "batch token 2" (`word_pieces.word_positions`).  The text-only model without contrast needs neither.
         """
         pooled, hidden = self._run(batch)
         features = {"pooled": pooled}
@@ -155,7 +171,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         return self.forward_head(features) | features
 
     @torch.no_grad()
-    def shift_sizes(self, batch: dict[str, Any]) -> Float[Tensor, "batch token"]:
+    def relative_shifts(self, batch: dict[str, Any]) -> Float[Tensor, "batch token"]:
         """How far each token is moved, in lengths of its own vector: 0 to beta; zero for the text-only model."""
         _, hidden = self._run(batch)
         if self.shift is None:
@@ -165,22 +181,22 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         return lengths[0] / lengths[1].clamp_min(torch.finfo(hidden.dtype).tiny)
 
     def _run(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "batch d_text"], Float[Tensor, "batch token d_text"]]:
-        """Pooled output, and the hidden states at the place of the shift, before it."""
+        """Pooled output, and the hidden states that the shift acts on, before it."""
         if missing := sorted(self.inputs - set(batch)):
             raise ValueError(f"missing in the batch: {missing}; it has {sorted(batch)}")
-        seen: list[Tensor] = []
+        inputs: list[Tensor] = []
         # The hook lives for one pass only: copies of the model (weight averaging) would keep a hook to the original.
         target = encoder_layers(self.encoder)[self.layer]
-        handle = target.register_forward_pre_hook(self._hook(batch, seen), with_kwargs=True)
+        handle = target.register_forward_pre_hook(self._hook(batch, inputs), with_kwargs=True)
         try:
             output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         finally:
             handle.remove()
         pooled = getattr(output, "pooler_output", None)
-        return output.last_hidden_state[:, 0] if pooled is None else pooled, seen[0]
+        return output.last_hidden_state[:, 0] if pooled is None else pooled, inputs[0]
 
     def _hook(
-        self, batch: dict[str, Any], seen: list[Tensor]
+        self, batch: dict[str, Any], inputs: list[Tensor]
     ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
         shift, mask = self.shift, batch["attention_mask"].bool()
 
@@ -188,7 +204,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            seen.append(hidden)
+            inputs.append(hidden)
             if shift is None:
                 return None
             hidden = shift(hidden, self._on_words(hidden, batch), mask)
@@ -203,4 +219,4 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         names = self.inputs & set(NONVERBAL)
         if not self.soft:
             return {name: batch[name] for name in names}
-        return {name: self.soft[name](hidden, batch[name], batch["place"]) for name in names}
+        return {name: self.soft[name](hidden, batch[name], batch["word_positions"]) for name in names}

@@ -6,8 +6,8 @@ cells are computed once (`grid`) and BERT alone is fine-tuned.  Of the encoder's
 cells are as wide as the regions of the pre-training; where none is, the last layer, and a linear map is learnt.
 """
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -15,23 +15,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msakit.encoders.pretrained import encoder_from_config, load_encoder, plain_config
+from msakit.models import Grid, Input, Pretrained
 
 DROPOUT = 0.1
 
 
 class VisualBertClassifier(nn.Module, PyTorchModelHubMixin):
-    """VisualBERT's pooled first token and a linear layer; build it with `from_encoder`.
+    """VisualBERT's pooled first token and a linear layer; `build` takes the pre-trained model's weights.
 
-    config: `config.to_dict()` of a VisualBERT; cell: width of the grid cells given as "visual_embeds"; n_classes: None
-    for regression; single_logit: two classes by one logit.
+    config: `config.to_dict()` of a VisualBERT; cell: width of the grid cells of the image; n_classes: None for
+    regression.
     """
 
-    def __init__(
-        self, config: dict[str, Any], cell: int, n_classes: int | None = None, single_logit: bool = False
-    ) -> None:
+    INPUTS: ClassVar[dict[str, tuple[type, ...]]] = {"text": (Pretrained,), "image": (Grid,)}
+    modalities = ("text", "image")
+
+    def __init__(self, config: dict[str, Any], cell: int, n_classes: int | None = None) -> None:
         super().__init__()
-        if single_logit and n_classes != 2:
-            raise ValueError(f"single_logit is for two classes, not {n_classes}")
         self.bert = encoder_from_config(config)
         width = getattr(self.bert.config, "visual_embedding_dim", None)
         if width is None:
@@ -39,33 +39,41 @@ class VisualBertClassifier(nn.Module, PyTorchModelHubMixin):
         self.n_classes = n_classes
         self.adapt = nn.Identity() if cell == width else nn.Linear(cell, width)
         size = self.bert.config.hidden_size
-        self.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(size, 1 if single_logit else n_classes or 1))
+        outputs = 1 if n_classes in (None, 2) else n_classes
+        self.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(size, outputs))
 
     @classmethod
-    def from_encoder(cls, path: str | Path, cell: int, **settings: Any) -> "VisualBertClassifier":
-        """A new classifier on the pre-trained VisualBERT at this folder or hub id; settings as in the constructor."""
-        encoder = load_encoder(path, "joint")
-        model = cls(plain_config(encoder), cell, **settings)
+    def build(cls, inputs: Mapping[str, Input], n_classes: int | None = None, **args: Any) -> "VisualBertClassifier":
+        """A new classifier on a pre-trained VisualBERT, given as the encoder of the text; args: none."""
+        text, image = inputs.get("text"), inputs.get("image")
+        if not isinstance(text, Pretrained) or text.frozen or not isinstance(image, Grid):
+            raise ValueError(f"VisualBERT is fine-tuned on a text and the cells of an image, not on {dict(inputs)}")
+        encoder = load_encoder(text.path, "joint")
+        model = cls(plain_config(encoder), image.dim, n_classes, **args)
         model.bert.load_state_dict(encoder.state_dict())
         return model
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """batch: input_ids, attention_mask and visual_embeds "batch cell dim".
-
-        Returns "prediction" (regression "batch", logits "batch classes", or "batch 1") and "fused" "batch dim".
-        """
-        cells = self.adapt(batch["visual_embeds"])
-        seen = torch.ones(cells.shape[:2], dtype=torch.long, device=cells.device)
+    def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """ "fused", "batch dim": BERT's pooled output.  batch: input_ids, attention_mask, image "batch cell dim"."""
+        cells = self.adapt(batch["image"])
+        mask = torch.ones(cells.shape[:2], dtype=torch.long, device=cells.device)
         output = self.bert(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             visual_embeds=cells,
-            visual_attention_mask=seen,
-            visual_token_type_ids=seen,
+            visual_attention_mask=mask,
+            visual_token_type_ids=mask,
         )
-        prediction = self.classifier(output.pooler_output)
-        prediction = prediction if self.n_classes else prediction.squeeze(-1)
-        return {"prediction": prediction, "fused": output.pooler_output}
+        return {"fused": output.pooler_output}
+
+    def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ "prediction": regression "batch", logits "batch classes", of two classes "batch 1"."""
+        prediction = self.classifier(features["fused"])
+        return {"prediction": prediction if self.n_classes else prediction.squeeze(-1)}
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        features = self.forward_features(batch)
+        return self.forward_head(features) | features
 
 
 @torch.inference_mode()

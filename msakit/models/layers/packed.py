@@ -8,7 +8,7 @@ a segment begins and ends.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -49,7 +49,7 @@ def check_packed(name: str, packed: Packed) -> Packed:
 
 def layout_of(lengths: Int[Tensor, " batch"]) -> Layout:
     """The layout of segments of these lengths, laid end to end."""
-    owner = segment_of_frame(lengths)
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     starts = lengths.cumsum(0) - lengths
     position = torch.arange(len(owner), device=owner.device) - starts[owner]
     return Layout(owner, position, int(lengths.max()) if len(lengths) else 0)
@@ -65,32 +65,3 @@ def split_packed(packed: Packed, sizes: list[int]) -> list[Packed]:
         parts.append(Packed(packed.frames[..., frame:until, :], lengths, layout))
         segment, frame = segment + size, until
     return parts
-
-
-def segment_of_frame(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
-    """Row number of the segment that each frame belongs to."""
-    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-
-
-def frame_positions(lengths: Int[Tensor, " batch"]) -> Int[Tensor, " frames"]:
-    """Position of each frame inside its segment, from 0."""
-    return layout_of(lengths).position
-
-
-def length_mask(lengths: Int[Tensor, " batch"]) -> Bool[Tensor, "batch time"]:
-    """True on the valid steps of the padded form."""
-    return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
-
-
-def pad(
-    values: Float[Tensor, "frames dim"], lengths: Int[Tensor, " batch"], fill: float = 0.0
-) -> Float[Tensor, "batch time dim"]:
-    """The padded form, for attention, plots and libraries that want a rectangle."""
-    padded = values.new_full((len(lengths), int(lengths.max()), values.shape[-1]), fill)
-    padded[segment_of_frame(lengths), frame_positions(lengths)] = values
-    return padded
-
-
-def unpad(padded: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"]) -> Float[Tensor, "frames dim"]:
-    """The inverse of `pad`."""
-    return padded[segment_of_frame(lengths), frame_positions(lengths)]

@@ -1,7 +1,7 @@
 """Frames without word times, laid softly on word pieces: each word attends to the frames around its share of the time.
 
 Ours, for corpora whose audio and vision are not aligned to words (neither MAG-BERT nor Kim & Kim describes one).  With
-t_j in (0, 1) the place of frame j in its utterance, p_i the middle of word i if all words took equally long, and n
+t_j in (0, 1) the middle of frame j in its utterance, p_i the middle of word i if all words took equally long, and n
 their number,
 
     w_ij = softmax over j of  q(e_i) . k(m_j) / sqrt(d)  -  ((t_j - p_i) n / s)^2 / 2,    m'_i = sum over j of w_ij m_j.
@@ -33,10 +33,11 @@ class SoftAlignment(nn.Module):
         self,
         e: Float[Tensor, "batch token d_text"],
         frames: Float[Tensor, "batch frame d_frame"],
-        place: Float[Tensor, "batch token 2"],
+        word_positions: Float[Tensor, "batch token 2"],
     ) -> Float[Tensor, "batch token d_frame"]:
-        """frames: of the whole utterance, equally spaced; place: see `word_pieces.word_places`."""
-        middle, share = place[..., :1], place[..., 1:]  # p_i and 1 / n; both 0 on special tokens and padding
+        """frames: of the whole utterance, equally spaced; word_positions: see `word_pieces.word_positions`."""
+        # p_i and 1 / n; both 0 on special tokens and padding.
+        middle, share = word_positions[..., :1], word_positions[..., 1:]
         count = frames.shape[1]
         time = (torch.arange(count, device=frames.device, dtype=frames.dtype) + 0.5) / count
         words = share > 0

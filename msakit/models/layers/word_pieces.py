@@ -27,7 +27,7 @@ def align_to_pieces(
     return pieces
 
 
-def word_places(word_ids: Sequence[int | None], words: int) -> Float32[np.ndarray, "token 2"]:
+def word_positions(word_ids: Sequence[int | None], words: int) -> Float32[np.ndarray, "token 2"]:
     """For each piece the middle of its word in the utterance, in (0, 1), as if all its `words` words took equally
     long, and the share 1 / words of each; zeros on special tokens."""
     vectors = np.stack([(np.arange(words) + 0.5) / max(words, 1), np.full(words, 1 / max(words, 1))], axis=1)
