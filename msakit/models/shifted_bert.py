@@ -134,7 +134,7 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
             raise ValueError(f"the text encoder is fine-tuned: give a pre-trained one as text, not {text}")
         if len({type(each) for each in others}) > 1:
             raise ValueError("audio and vision are aligned alike: give both as TokenVectors, or both as Grid")
-        dims = {f"d_{name}": each.dim for name, each in inputs.items() if isinstance(each, TokenVectors | Grid)}
+        dims: dict[str, Any] = {f"d_{name}": each.dim for name, each in inputs.items() if isinstance(each, TokenVectors | Grid)}
         encoder = load_encoder(text.path, "text")
         soft = any(isinstance(each, Grid) for each in others)
         model = cls(plain_config(encoder), soft=soft, n_classes=n_classes, **dims, **args)

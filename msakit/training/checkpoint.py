@@ -1,15 +1,12 @@
 """A training run that is killed goes on from its last finished epoch, to the very result of an unbroken run.
 
 A checkpoint is one file: weights, optimizer, schedule, moving average, best weights so far, the history, and every
-source of random numbers, those of the batches' order included.  It is written beside its place and then renamed, so
-that a kill while writing leaves the one before; read with `weights_only=True`, which constructs tensors and plain
-containers and nothing else; and removed when the fit it belongs to is done.
-
-`fit(..., checkpoint=path)` names the place.  `resumable(stem)` names it from outside for every fit that a job makes.
+source of random numbers, those of the batches' order included.  It is written whole or not at all, so that a kill while
+writing leaves the one before; read with `weights_only=True`, which constructs tensors and plain containers and nothing
+else; and removed when the fit it belongs to is done.  `resumable(stem)` names the files of every fit that a job makes.
 """
 
 import logging
-import os
 import pickle
 import random
 from collections.abc import Iterator, Mapping
@@ -27,12 +24,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from msakit.files import replacing
+
 log = logging.getLogger(__name__)
 
-# How often a fit inside `resumable` is checkpointed: what lasts a shorter time is sooner trained again than stored.
+# How often a fit reports and, inside `resumable`, is checkpointed: a shorter one is sooner trained again than stored.
 SECONDS_BETWEEN = 60.0
 
-_places: ContextVar[Iterator[Path] | None] = ContextVar("places", default=None)
+_paths: ContextVar[Iterator[Path] | None] = ContextVar("paths", default=None)
 
 
 class CheckpointError(ValueError):
@@ -41,23 +40,25 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def resumable(stem: Path) -> Iterator[None]:
-    """Each fit inside that names no place of its own is checkpointed about once a minute, at `stem`.1.checkpoint,
-    `stem`.2.checkpoint, … in the order in which the fits begin.
+    """Each fit inside is checkpointed about once a minute, at `stem`.1.checkpoint, `stem`.2.checkpoint, … in the order
+    in which the fits begin.
 
-    After a kill, call the same job again inside the same context: fits that had ended are made again, the one under
-    way goes on.  The stem must change with whatever changes the result (put the run's key into it).
+    After a kill, call the same job again inside the same context: fits that had ended are trained again, the one under
+    way goes on, with the result of an unbroken run.  Its batches, and a loss or an on_epoch that is more than a
+    function, must have `state_dict` and `load_state_dict` (the batches of this package do).  The stem must change with
+    whatever changes the result (put the run's key into it).
     """
-    before = _places.set(stem.with_name(f"{stem.name}.{number}.checkpoint") for number in count(1))
+    before = _paths.set(stem.with_name(f"{stem.name}.{number}.checkpoint") for number in count(1))
     try:
         yield
     finally:
-        _places.reset(before)
+        _paths.reset(before)
 
 
-def next_place() -> Path | None:
-    """Where the next fit of the surrounding `resumable` is kept; None outside of one."""
-    places = _places.get()
-    return next(places) if places is not None else None
+def next_path() -> Path | None:
+    """The file of the next fit of the surrounding `resumable`; None outside of one."""
+    paths = _paths.get()
+    return next(paths) if paths is not None else None
 
 
 class Checkpoint:
@@ -108,20 +109,15 @@ class Checkpoint:
         sources = gather_object([_random_state()])
         if self.accelerator.is_main_process:
             parts = {name: _state(part) for name, part in self.parts.items()}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"parts": parts, "random": sources, "notes": notes}, self._unfinished)
-            os.replace(self._unfinished, self.path)
+            with replacing(self.path) as partial:
+                torch.save({"parts": parts, "random": sources, "notes": notes}, partial)
         self.accelerator.wait_for_everyone()
 
     def remove(self) -> None:
         """Delete the file, and what a kill while writing may have left beside it."""
         if self.accelerator.is_main_process:
-            self.path.unlink(missing_ok=True)
-            self._unfinished.unlink(missing_ok=True)
-
-    @property
-    def _unfinished(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.unfinished")
+            for path in (self.path, *self.path.parent.glob(f".{self.path.stem}.*.partial{self.path.suffix}")):
+                path.unlink(missing_ok=True)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -1,12 +1,8 @@
-"""One training loop for every model of the kit: step, clip, average, validate, keep the best epoch, stop early.
+"""One training loop for every model of the kit: step, average, validate, keep the best epoch, stop early.
 
-The loop sees training and validation batches only; test segments are predicted afterwards with `predict`.  It runs
+The loop gets training and validation batches only; test segments are predicted afterwards with `predict`.  It runs
 through accelerate, so a GPU, several processes, mixed precision or gradient accumulation need no other code (pass an
-`Accelerator`, or start the program with `accelerate launch`).
-Weight averaging is the exponential moving average of torch.optim.swa_utils: it starts from the weights after the
-first step.  As "judge" (default) validation, selection and the returned weights are those of the average.  As
-"teacher" it is a momentum encoder: its outputs on each training batch (eval mode, no gradient) join the model's as
-"teacher_<name>" for the loss to use, and the trained weights themselves are validated and returned.
+`Accelerator`, or start the program with `accelerate launch`).  Inside `checkpoint.resumable` it survives a kill.
 """
 
 import logging
@@ -16,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,15 +21,14 @@ from accelerate.utils import broadcast_object_list, convert_to_fp32, send_to_dev
 from accelerate.utils import set_seed as seed_libraries
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
-from msakit.training.checkpoint import SECONDS_BETWEEN, Checkpoint, next_place, trained_state
+from msakit.training.checkpoint import SECONDS_BETWEEN, Checkpoint, next_path, trained_state
+from msakit.training.schedules import PerBatch
 
 log = logging.getLogger(__name__)
 
 Batches = Iterable[dict[str, Any]]
 Loss = Callable[[dict[str, Tensor], dict[str, Any]], Tensor]
-Metric = Callable[[np.ndarray, np.ndarray], float]
 
 # What a checkpoint notes of the loop itself.
 _NOTES = ("history", "best_epoch", "best_state", "waited", "seconds")
@@ -45,9 +39,26 @@ class Fit:
     """What a training run did; the model it was given now holds the weights of `best_epoch`."""
 
     best_epoch: int  # counted from 1
-    history: list[dict[str, float]]  # one row an epoch: epoch, train_loss, valid_loss, lr, seconds, metrics
+    history: list[dict[str, float]]  # one row an epoch: epoch, train_loss, valid_loss, lr, seconds, and of on_epoch
     seconds: float  # wall clock of all epochs
     best: dict[str, float] = field(default_factory=dict)  # the row of history that was selected
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """The exponential moving average of the weights (torch.optim.swa_utils), from those after the first step on.
+
+    decay: 0 to 1, a step.  role: "evaluated" (EMA evaluation): validation, selection and the returned weights are those
+    of the average; "teacher" (momentum encoder): its outputs on each training batch (eval mode, no gradient) join the
+    model's as "teacher_<name>" for the loss to use, and the trained weights themselves are validated and returned.
+    """
+
+    decay: float
+    role: Literal["evaluated", "teacher"] = "evaluated"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay <= 1 or self.role not in ("evaluated", "teacher"):
+            raise ValueError(f"averaging wants a decay from 0 to 1 and the role 'evaluated' or 'teacher', not {self}")
 
 
 def set_seed(seed: int) -> torch.Generator:
@@ -66,76 +77,54 @@ def fit(
     optimizer: torch.optim.Optimizer,
     epochs: int,
     scheduler: Any = None,
-    scheduler_step: str = "epoch",
     patience: int | None = None,
-    clip: float | None = None,
-    average: float | None = None,
-    average_as: str = "judge",
-    select: tuple[str, str] = ("loss", "min"),
-    ties: str = "first",
-    metrics: Mapping[str, Metric] | None = None,
-    valid_mean: str = "samples",
+    ties: Literal["first", "last"] = "first",
+    averaging: Averaging | None = None,
     on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
     accelerator: Accelerator | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 1,
-    keep_checkpoint: bool = False,
-    progress: bool = True,
 ) -> Fit:
-    """Train `model` and leave it with the weights of its best epoch by validation, in eval mode.
+    """Train `model` and leave it with the weights of its best epoch by validation loss, in eval mode.
 
-    loss(outputs, batch) -> scalar mean over the batch.  scheduler_step: "epoch" or "batch" (optimizer's step).
-    patience: stop after so many epochs without improvement.  clip: largest gradient norm.  average: decay of the moving
-    average of weights, used as average_as says: "judge" or "teacher".
-    select: ("loss", "min"), or a name in `metrics` with "min" or "max"; metrics[name](prediction, label) sees the whole
-    validation split at once.  ties: the "first" or the "last" of equally good epochs is kept (only the first counts
-    against patience).  valid_mean: "samples", or "batches" for the mean of batch means, in which a short last batch
-    weighs too much (kept for runs that follow a publication to the letter).  on_epoch(model, epoch) adds its numbers
-    to the history and cannot influence the choice.
+    loss(outputs, batch) -> scalar mean over the batch; over validation, the mean over samples.  scheduler: a torch
+    scheduler, stepped once an epoch, or a `schedules.PerBatch`.  patience: stop after so many epochs without
+    improvement.  ties: the "first" or the "last" of equally good epochs is kept (only the first counts against
+    patience).  averaging: of the weights; None for none.  on_epoch(evaluated model, epoch) adds its numbers to the
+    history and cannot influence the choice.
 
     With n processes and k accumulation steps (`Accelerator(gradient_accumulation_steps=k)`), one step of the optimizer
     takes the next n * k batches, each weighted by its samples: the same step as on one batch of them all, as far as
     the loss is a mean over samples.  Nothing is left out at the end of an epoch.  Every process needs batches and a
     model made with the same seed, and runs all of validation; the main process's numbers count.
 
-    checkpoint: a file, written every `checkpoint_every` epochs and removed at the end unless `keep_checkpoint`.  If it
-    is there already, training goes on from it, with the result of an unbroken run; batches, and a loss or an on_epoch
-    that is more than a function, must then have `state_dict` and `load_state_dict` (the batches of this package do).
-    None: see `checkpoint.resumable`.
-
     Raises ValueError for unknown options or a checkpoint of another fit, FloatingPointError once a loss is not finite.
     """
-    metrics = metrics or {}
-    name, better = _check_options(select, metrics, ties, scheduler_step, valid_mean, average_as)
-    key = "valid_loss" if name == "loss" else name
+    if ties not in ("first", "last"):
+        raise ValueError(f"ties is {ties!r}; choose from ('first', 'last')")
     accelerator = accelerator or Accelerator()
-    # The copy is taken before accelerate wraps the model, so that it stays a plain module.
-    averaged = (
-        None
-        if average is None
-        else AveragedModel(model, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(average))
-    )
+    scheduler, by_batch = (scheduler.scheduler, True) if isinstance(scheduler, PerBatch) else (scheduler, False)
+    averaged = teacher = None
+    if averaging is not None:
+        # The copy is taken before accelerate wraps the model, so that it stays a plain module.
+        averaged = AveragedModel(model, accelerator.device, multi_avg_fn=get_ema_multi_avg_fn(averaging.decay))
+        teacher = averaged.module.eval() if averaging.role == "teacher" else None
     model, optimizer = accelerator.prepare(model, optimizer)
     bare = accelerator.unwrap_model(model)
-    teacher = averaged.module.eval() if averaged is not None and average_as == "teacher" else None
-    judged = averaged.module if averaged is not None and teacher is None else bare
+    evaluated = averaged.module if averaged is not None and teacher is None else bare
     if accelerator.num_processes > 1:
         # Each process drops out other units.
         torch.manual_seed(torch.initial_seed() + accelerator.process_index)
-    place = checkpoint or next_place()
+    path = next_path()
     parts = {"model": bare, "optimizer": optimizer, "scheduler": scheduler, "average": averaged}
     parts |= {"scaler": accelerator.scaler, "train": train_batches, "valid": valid_batches}
     parts |= {"loss": loss, "on_epoch": on_epoch}
-    kept = Checkpoint(place, parts, accelerator) if place is not None else None
+    checkpoint = Checkpoint(path, parts, accelerator) if path is not None else None
     history: list[dict[str, float]] = []
     best_epoch, best_state, waited, seconds = 0, dict[str, Tensor](), 0, 0.0
-    notes = kept.load() if kept is not None else None
+    notes = checkpoint.load() if checkpoint is not None else None
     if notes is not None:
         history, best_epoch, best_state, waited, seconds = (notes[each] for each in _NOTES)
-    shown = progress and accelerator.is_main_process
-    bar = tqdm(range(len(history) + 1, epochs + 1), desc="epochs", leave=False, disable=not shown)
-    stored = time.perf_counter()
-    for epoch in bar:
+    reported = time.perf_counter()
+    for epoch in range(len(history) + 1, epochs + 1):
         if patience is not None and waited >= patience:
             break
         began, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
@@ -149,59 +138,54 @@ def fit(
                 with nullcontext() if last else accelerator.no_sync(model):
                     outputs = model(batch)
                     if teacher is not None:
-                        outputs = outputs | _taught(teacher, batch, accelerator)
+                        outputs = outputs | _teacher_outputs(teacher, batch, accelerator)
                     value = loss(outputs, batch)
                     # Gradients are averaged over processes, and accelerate divides by the accumulation steps.
                     taken = len(batch["label"]) * counts
                     accelerator.backward(value * (taken / samples * _batches_of_step(accelerator)))
                 total, count = total + value.detach() * taken, count + taken
-            if clip is not None:
-                accelerator.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             if averaged is not None:
                 averaged.update_parameters(bare)
-            if (
-                scheduler is not None
-                and scheduler_step == "batch"
-                and not getattr(optimizer, "step_was_skipped", False)
-            ):
+            if by_batch and not getattr(optimizer, "step_was_skipped", False):
                 scheduler.step()
-        if scheduler is not None and scheduler_step == "epoch":
+        if scheduler is not None and not by_batch:
             scheduler.step()
         if accelerator.num_processes > 1:
             total, count = accelerator.reduce(torch.stack([total, total.new_tensor(count)])).tolist()
         if not count:
             raise ValueError("no training batch: is the batch larger than the training split, with drop_last?")
         row = {"epoch": float(epoch), "train_loss": float(total) / count, "lr": rate}
-        row |= _validate(judged, valid_batches, loss, metrics, valid_mean, accelerator)
+        row["valid_loss"] = valid = _valid_loss(evaluated, valid_batches, loss, accelerator)
         row["seconds"] = time.perf_counter() - began
-        if not (math.isfinite(row["train_loss"]) and math.isfinite(row[key])):
+        if not (math.isfinite(row["train_loss"]) and math.isfinite(valid)):
             raise FloatingPointError(
-                f"epoch {epoch}: training loss {row['train_loss']}, validation {name} {row[key]}; "
-                "lower the learning rate or clip the gradient, and look for non-finite features"
+                f"epoch {epoch}: training loss {row['train_loss']}, validation loss {valid}; "
+                "lower the learning rate, and look for features that are not finite"
             )
         if on_epoch is not None:
-            row |= {each: float(value) for each, value in on_epoch(judged, epoch).items()}
+            row |= {each: float(number) for each, number in on_epoch(evaluated, epoch).items()}
         history.append(row)
-        improved = not best_epoch or better(row[key], history[best_epoch - 1][key])
-        if improved or (row[key] == history[best_epoch - 1][key] and ties == "last"):
+        lowest = history[best_epoch - 1]["valid_loss"] if best_epoch else math.inf
+        if valid < lowest or (valid == lowest and ties == "last"):
             best_epoch = epoch
-            best_state = {each: value.clone() for each, value in trained_state(judged).items()}
-        waited = 0 if improved else waited + 1
+            best_state = {name: each.clone() for name, each in trained_state(evaluated).items()}
+        waited = 0 if valid < lowest else waited + 1
         seconds += time.perf_counter() - began
-        due = epoch % checkpoint_every == 0 if checkpoint else time.perf_counter() - stored > SECONDS_BETWEEN
-        if kept is not None and broadcast_object_list([due])[0]:
-            kept.save(dict(zip(_NOTES, (history, best_epoch, best_state, waited, seconds), strict=True)))
-            stored = time.perf_counter()
+        if broadcast_object_list([time.perf_counter() - reported > SECONDS_BETWEEN])[0]:
+            log.info("epoch %d of %d: validation loss %.4f, best %.4f", epoch, epochs, valid, min(valid, lowest))
+            if checkpoint is not None:
+                checkpoint.save(dict(zip(_NOTES, (history, best_epoch, best_state, waited, seconds), strict=True)))
+            reported = time.perf_counter()
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # accelerate prepares a model once: without this, training it again would silently be in single precision.
     bare._is_accelerate_prepared = False
     bare.load_state_dict(best_state, strict=False)
     bare.eval()
-    if kept is not None and not keep_checkpoint:
-        kept.remove()
+    if checkpoint is not None:
+        checkpoint.remove()
     best = history[best_epoch - 1]
-    log.info("best epoch %d of %d: validation %s %.4f", best_epoch, len(history), name, best[key])
+    log.info("best epoch %d of %d: validation loss %.4f", best_epoch, len(history), best["valid_loss"])
     return Fit(best_epoch, history, seconds, best)
 
 
@@ -231,33 +215,24 @@ def predict(model: nn.Module, batches: Batches, keys: tuple[str, ...] = ("predic
 
 
 @torch.no_grad()
-def _validate(
-    model: nn.Module, batches: Batches, loss: Loss, metrics: Mapping[str, Metric], mean: str, accelerator: Accelerator
-) -> dict[str, float]:
+def _valid_loss(model: nn.Module, batches: Batches, loss: Loss, accelerator: Accelerator) -> float:
     model.eval()
-    values, sizes, predictions, labels = [], [], [], []
+    values, sizes = [], []
     for batch in batches:
         batch = send_to_device(batch, accelerator.device)
         with accelerator.autocast():
             outputs = convert_to_fp32(model(batch))
         values.append(float(loss(outputs, batch)))
         sizes.append(len(batch["label"]))
-        if metrics:
-            predictions.append(outputs["prediction"].cpu())
-            labels.append(batch["label"].cpu())
     if not values:
         raise ValueError("no validation batch: an epoch can only be chosen on a validation split that is not empty")
-    row = {"valid_loss": float(np.average(values, weights=sizes if mean == "samples" else None))}
-    if metrics:
-        prediction, label = torch.cat(predictions).numpy(), torch.cat(labels).numpy()
-        row |= {name: float(metric(prediction, label)) for name, metric in metrics.items()}
     # Rounding may differ between processes, but all must choose the same epoch.
-    rows: list[dict[str, float]] = broadcast_object_list([row])
-    return rows[0]
+    means: list[float] = broadcast_object_list([float(np.average(values, weights=sizes))])
+    return means[0]
 
 
 @torch.no_grad()
-def _taught(teacher: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
+def _teacher_outputs(teacher: nn.Module, batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Tensor]:
     with accelerator.autocast():
         outputs = convert_to_fp32(teacher(batch))
     return {f"teacher_{key}": value for key, value in outputs.items()}
@@ -287,20 +262,3 @@ def _share(group: list[dict[str, Any]], accelerator: Accelerator) -> Iterator[tu
         counts = first + rank < len(group)
         batch = group[first + rank] if counts else group[0] | {"counts": False}
         yield batch, counts, first + world >= len(group)
-
-
-def _check_options(
-    select: tuple[str, str], metrics: Mapping[str, Metric], ties: str, step: str, mean: str, average_as: str
-) -> tuple[str, Callable[[float, float], bool]]:
-    name, direction = select
-    for value, choices, what in (
-        (name, ("loss", *metrics), "select[0]"),
-        (direction, ("min", "max"), "select[1]"),
-        (ties, ("first", "last"), "ties"),
-        (step, ("epoch", "batch"), "scheduler_step"),
-        (mean, ("samples", "batches"), "valid_mean"),
-        (average_as, ("judge", "teacher"), "average_as"),
-    ):
-        if value not in choices:
-            raise ValueError(f"{what} is {value!r}; choose from {choices}")
-    return name, (lambda new, old: new < old) if direction == "min" else (lambda new, old: new > old)

@@ -5,7 +5,7 @@ them.  Label smoothing acts on its targets, (1 - eps) I + eps / N: the right par
 spread over the whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
-Loss = Callable[[dict[str, Tensor], dict[str, Any]], Tensor]
+from msakit.suggestions import did_you_mean
 
-TEXT_PAIRS: tuple[tuple[str, str], ...] = (("text", "vision"), ("text", "audio"))
+Loss = Callable[[dict[str, Tensor], dict[str, Any]], Tensor]
 
 
 def l1(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
@@ -29,8 +29,8 @@ def mse(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
     return F.mse_loss(outputs["prediction"], batch["label"].to(outputs["prediction"].dtype))
 
 
-def classification(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
-    """Cross entropy of logits "batch classes" in nats; with one logit, its binary form for labels 0 and 1."""
+def cross_entropy(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Float[Tensor, ""]:
+    """Of logits "batch classes", in nats; with one logit, its binary form for labels 0 and 1."""
     logits, label = outputs["prediction"], batch["label"]
     if logits.shape[-1] == 1:
         return F.binary_cross_entropy_with_logits(logits.squeeze(-1), label.to(logits.dtype))
@@ -64,7 +64,7 @@ def info_nce(
     keys: the same two embeddings from a momentum encoder; each query is then compared with those of the other side.
     With several processes each compares its rows with those of all; the mean over processes, weighted by their rows
     as the training loop weights them, is then the loss of the joint batch.  counts: False for a process that was left
-    without a batch and only keeps the others company: its rows are nobody's negatives, and its loss is 0.
+    without a batch and takes part in the gathering alone: its rows are nobody's negatives, and its loss is 0.
     """
     first_keys, second_keys = keys or (first, second)
     all_seconds, start = gathered(second_keys if counts else second_keys[:0])
@@ -83,15 +83,15 @@ def info_nce(
 def with_contrast(
     base: Loss,
     weight: float,
-    pairs: tuple[tuple[str, str], ...] = TEXT_PAIRS,
+    pairs: Sequence[tuple[str, str]],
     temperature: float = 0.07,
-    smoothing: float = 0.1,
+    smoothing: float = 0.0,
 ) -> Loss:
     """base + weight * the sum of InfoNCE over pairs of the model's embeddings; weight 0 leaves the base alone.
 
-    So does validation, known by its wanting no gradient: the contrast has no part in choosing the epoch.
+    So does validation, known by having no gradient: the contrastive loss has no part in choosing the epoch.
     Where the loop says that a batch does not count ("counts"), its rows are left out of what others are compared with.
-    Where it adds a teacher's embeddings ("teacher_text", ...; `average_as="teacher"`), they are the keys.
+    Where it adds a momentum encoder's embeddings ("teacher_text", …; `loop.Averaging`), they are the keys.
     """
 
     def loss(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
@@ -106,4 +106,16 @@ def with_contrast(
     return loss
 
 
-LOSSES: dict[str, Loss] = {"l1": l1, "mse": mse, "classification": classification}
+LOSSES: dict[str, Loss] = {"l1": l1, "mse": mse, "cross_entropy": cross_entropy}
+
+
+def loss_named(name: str, n_classes: int | None) -> Loss:
+    """A loss of LOSSES for this task; n_classes: None for regression.
+
+    Raises ValueError for an unknown name, or for a loss of the other kind of task.
+    """
+    fitting = [each for each in LOSSES if (each == "cross_entropy") == (n_classes is not None)]
+    if name not in fitting:
+        task = "regression" if n_classes is None else f"{n_classes} classes"
+        raise ValueError(f"no loss {name!r} for {task}: choose from {', '.join(fitting)}.{did_you_mean(name, fitting)}")
+    return LOSSES[name]

@@ -6,10 +6,18 @@ linear warm-up and decay of transformers, stepped once a batch.
 """
 
 import math
+from dataclasses import dataclass
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import get_linear_schedule_with_warmup
+
+
+@dataclass(frozen=True)
+class PerBatch:
+    """A schedule that is stepped with the optimizer; a scheduler by itself is stepped once an epoch."""
+
+    scheduler: LRScheduler
 
 
 def warmup_cosine(optimizer: Optimizer, warmup: int = 10, cosine: int = 50, floor: float = 0.1) -> LambdaLR:
@@ -27,6 +35,6 @@ def warmup_cosine(optimizer: Optimizer, warmup: int = 10, cosine: int = 50, floo
     return LambdaLR(optimizer, factor)
 
 
-def linear_warmup_decay(optimizer: Optimizer, steps: int, warmup: float = 0.1) -> LambdaLR:
+def linear_warmup_decay(optimizer: Optimizer, steps: int, warmup: float = 0.1) -> PerBatch:
     """Per batch: 0 -> lr over the first `warmup` fraction of `steps`, then linearly to 0 at the last step."""
-    return get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
+    return PerBatch(get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps))
