@@ -1,13 +1,26 @@
 """Encoders: one object a modality that turns a row of a corpus into `[layer, time, dim]` features.
 
 Every encoder has `modality`, `name`, `dim`, `n_layers` (hidden states; 0 is the embedding or CNN output, the last one
-the output), `frame_rate` (frames per second, None for text), `config()`, `prepare(row)`, `size(prepared)` and
-`encode(list of prepared)`; `msakit.encoders.base.Encoder` states them. `load_encoder` makes one from a line of a
-profile:
+the output), `frame_rate` (frames per second, None for text), `conventional`, `config()`, `prepare(row)`,
+`size(prepared)` and `encode(list of prepared)`; `msakit.encoders.base.Encoder` states them. `load_encoder` makes one
+from a line of a profile:
 
     load_encoder({"kind": "audio", "path": "microsoft/wavlm-large", "every": 10})
     load_encoder("text:bert-large-uncased")
     load_encoder("acoustic-set")
+
+Besides all hidden states ("hidden", the default), text and vision encoders give one layer of what a model's own head
+would read (option `output`), for the frozen encoders of fine-tuned models:
+
+    {"kind": "text", "path": P, "output": "first"}        one frame: first token of the last hidden state
+    {"kind": "text", "path": P, "output": "projected"}    one frame: text vector of a dual encoder (CLIP), of length 1
+    {"kind": "vision", "path": P, "output": "pooled"}     a frame a picture: pooler output, else [CLS], else mean
+    {"kind": "vision", "path": P, "output": "projected"}  a frame a picture: image vector of a dual encoder, of length 1
+    {"kind": "vision", "path": P, "output": "grid", "cell_dim": D}  frames are cells of a picture, row by row: of the
+                                                          last layer that is D wide, else (or without D) of the last one
+
+`FeatureStore.array(segment_ids)` gives them as one array "segment time dim". `msakit.encoders.pretrained` is the one
+place that opens checkpoints, `msakit.encoders.tokens` the one that tokenises.
 """
 
 import importlib
