@@ -1,12 +1,11 @@
 """What a corpus is, the generated mini corpora, and the one door to all of them: `open_corpus`."""
 
 import logging
-import os
-import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msakit.files import new_folder
 from msakit.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -43,22 +42,12 @@ def open_corpus(name_or_folder: str | Path, cache: str | Path) -> "Corpus":
 
 
 def _generated(name: str, cache: Path) -> Path:
-    """The folder of a generated corpus; made beside its place, then renamed: half of one is never taken for one."""
+    """The folder of a generated corpus, whole: half of one is never taken for one."""
     folder = cache / name
-    if folder.exists():
-        return folder
-    module, function = CORPORA[name].split(":")
-    generate = getattr(import_module(module), function)
-    partial = cache / f"{name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    logger.info("generating %s in %s", name, folder)
-    try:
-        generate(partial)
-        partial.rename(folder)
-    except OSError:
-        if not folder.exists():  # another process was not quicker: the error is real
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if not folder.exists():
+        module, function = CORPORA[name].split(":")
+        generate = getattr(import_module(module), function)
+        logger.info("generating %s in %s", name, folder)
+        with new_folder(folder) as partial:
+            generate(partial)
     return folder

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class AbsentError(ValueError):
-    """Published corpora or checkpoints that a run needs are not here; the message says all of them and the mend."""
+    """Published corpora or checkpoints that a run needs are not here; the message names all of them and the mend."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Item:
     what: str
     terms: str
     fetch: str
-    put: str  # the command that puts it where the kit looks
+    put: str  # the command that puts it where it is looked for
 
-    def places(self) -> list[Path]:
+    def folders(self) -> list[Path]:
         """Where it is looked for, in this order."""
         if self.kind == "corpus":
             return [Path("data") / self.name, Path("corpora") / self.name]
         return [_hub_folder(self.name), Path("checkpoints") / self.name.rpartition("/")[2]]
 
     def found(self) -> Path | None:
-        """The first place that holds it."""
-        return next((place for place in self.places() if _holds(place, self.kind)), None)
+        """The first folder that holds it."""
+        return next((folder for folder in self.folders() if _holds(folder, self.kind)), None)
 
 
 def _corpus(name: str, what: str, terms: str, fetch: str, put: str) -> Item:
@@ -109,13 +109,13 @@ def states() -> list[dict[str, str]]:
     """A row an item: name, kind, state ("present" or "absent"), where, what, terms, fetch, put."""
     rows = []
     for item in CATALOGUE:
-        place = item.found()
+        folder = item.found()
         rows.append(
             {
                 "name": item.name,
                 "kind": item.kind,
-                "state": "absent" if place is None else "present",
-                "where": " or ".join(map(str, item.places())) if place is None else str(place),
+                "state": "absent" if folder is None else "present",
+                "where": " or ".join(map(str, item.folders())) if folder is None else str(folder),
                 "what": item.what,
                 "terms": item.terms,
                 "fetch": item.fetch,
@@ -130,7 +130,7 @@ def require(names: Iterable[str | Path]) -> None:
 
     A name is a folder or a checkpoint's id, as a profile gives it; a folder called like an item is described as it.
     """
-    absent = [_account(name) for name in dict.fromkeys(map(str, names)) if not _present(name)]
+    absent = [_description(name) for name in dict.fromkeys(map(str, names)) if not _present(name)]
     if absent:
         count = "1 corpus or checkpoint is" if len(absent) == 1 else f"{len(absent)} corpora and checkpoints are"
         raise AbsentError(f"{count} not here (`msakit data list` shows all):\n- " + "\n- ".join(absent))
@@ -140,7 +140,7 @@ def needs(profile: Mapping[str, Any]) -> list[str]:
     """Corpora and checkpoints that the notebooks of a profile name, in order; generated and built ones are left out."""
     notebooks = (profile.get("notebooks") or {}).values()
     found = [name for notebook in notebooks for name in _named((notebook or {}).get("parameters") or {})]
-    return [name for name in dict.fromkeys(found) if not _made_here(name)]
+    return [name for name in dict.fromkeys(found) if not _built_here(name)]
 
 
 def _named(value: Any, key: str = "") -> list[str]:
@@ -155,24 +155,24 @@ def _named(value: Any, key: str = "") -> list[str]:
     kind, colon, path = value.partition(":")
     if colon and kind in ("text", "audio", "vision", "bag-of-embeddings"):
         return [path]
-    told = key in ("corpus", "corpora", "path") or key.endswith("_encoder")
-    return [value] if told or value in BY_NAME else []
+    named = key in ("corpus", "corpora", "path") or key.endswith("_encoder")
+    return [value] if named or value in BY_NAME else []
 
 
-def _made_here(name: str) -> bool:
+def _built_here(name: str) -> bool:
     from msakit.data import CORPORA
 
     return name in CORPORA or Path(name).parts[:1] == ("build",) or name.startswith("package:")
 
 
 def _present(name: str) -> bool:
-    places = [Path(name)]
+    folders = [Path(name)]
     if name in BY_NAME and BY_NAME[name].kind == "checkpoint":
-        places.append(_hub_folder(name))  # where the id alone is looked up
-    return any(_holds(place, kind) for place in places for kind in ("corpus", "checkpoint"))
+        folders.append(_hub_folder(name))  # where the id alone is looked up
+    return any(_holds(folder, kind) for folder in folders for kind in ("corpus", "checkpoint"))
 
 
-def _account(name: str) -> str:
+def _description(name: str) -> str:
     """What is absent, under which terms it is offered, what to fetch and where to put it."""
     item = BY_NAME.get(name) or next((i for i in CATALOGUE if i.name.rpartition("/")[2] == Path(name).name), None)
     if item is None:
@@ -185,12 +185,12 @@ def _account(name: str) -> str:
     return f"{name}: {item.what}; terms: {item.terms}; fetch {item.fetch}; put it there by: {put}"
 
 
-def _holds(place: Path, kind: str) -> bool:
+def _holds(folder: Path, kind: str) -> bool:
     if kind == "corpus":
-        return (place / "segments.csv").is_file()
-    if place.name.startswith("models--"):
-        return any(place.glob("snapshots/*/config.json"))
-    return (place / "config.json").is_file()
+        return (folder / "segments.csv").is_file()
+    if folder.name.startswith("models--"):
+        return any(folder.glob("snapshots/*/config.json"))
+    return (folder / "config.json").is_file()
 
 
 def _hub_folder(name: str) -> Path:

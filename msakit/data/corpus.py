@@ -1,4 +1,4 @@
-"""A corpus is a folder with one table: read it, check every row, and say exactly what is wrong and how to mend it.
+"""A corpus is a folder with one table: read it, check every row, with an exact message where it is wrong.
 
 The interchange folder holds `segments.csv` (segment_id, video_id, clip_id, split, label, text; optional audio, video,
 image as paths relative to the folder; further columns are kept) and, all optional, `words.csv` (segment_id,
@@ -6,7 +6,7 @@ word_index, word, start, end; seconds), `features.npz` (segment_id and one array
 `oracle.csv` (the generator's own posterior mean or class probabilities) and `corpus.json` (name, generated, task,
 description, source, licence). Without `corpus.json` the name is the folder's and the task is regression in [-3, 3].
 
-Two kinds of problem are told apart. A broken structure (no table, a missing column, two rows with one id) always
+There are two kinds of problem. A broken structure (no table, a missing column, two rows with one id) always
 raises. A bad row (label outside the range, a media file that is not there, ...) raises too, unless the caller asks
 for `bad_rows="leave_out"`: then the row is listed in `Corpus.left_out` with its reason and logged. Nothing is dropped
 silently.
@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict, Features, Value
+from pydantic import ConfigDict, model_validator
+
+from msakit.files import sha256_of
+from msakit.strict import Strict, parse
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,7 @@ REQUIRED = ("segment_id", "video_id", "clip_id", "split", "label", "text")
 MEDIA = ("audio", "video", "image")
 SPLITS = ("train", "valid", "test", "pool")
 WORD_COLUMNS = ("segment_id", "word_index", "word", "start", "end")
+Problem = tuple[str, str, str]  # kind (to count rows like it), reason, mend
 _CHUNK = 1 << 16  # bytes of a media file's head and tail that enter the fingerprint
 
 
@@ -37,22 +43,31 @@ class CorpusError(ValueError):
     """A corpus folder that cannot be used as it is; the message names the file, the row and the mend."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Strict):
     """What is predicted: a number in [low, high], or one of the named classes (labels are then indices into them)."""
 
     kind: Literal["regression", "classification"] = "regression"
-    low: int | float = -3.0
-    high: int | float = 3.0
-    classes: tuple[str, ...] = ()
+    low: float = -3.0
+    high: float = 3.0
+    classes: list[str] = []
 
-    def __post_init__(self) -> None:
-        if self.kind not in ("regression", "classification"):
-            raise ValueError(f"task kind {self.kind!r} is neither 'regression' nor 'classification'")
+    @model_validator(mode="after")
+    def _possible(self) -> "Task":
         if self.kind == "classification" and (len(self.classes) < 2 or len(set(self.classes)) != len(self.classes)):
-            raise ValueError(f"a classification task needs two or more different classes, not {list(self.classes)}")
+            raise ValueError(f"a classification task needs two or more different classes, not {self.classes}")
         if self.kind == "regression" and not self.low < self.high:
             raise ValueError(f"a regression task needs low < high, not {self.low} and {self.high}")
+        return self
+
+
+class _Description(Strict):
+    """corpus.json; what else stands there is the corpus owner's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+    generated: bool = False
+    task: Task = Task()
 
 
 @dataclass(frozen=True)
@@ -125,14 +140,14 @@ class Corpus:
         for name, array in arrays.items():
             if len(array) != len(ids):
                 raise CorpusError(f"{path}: {name!r} has {len(array)} rows but 'segment_id' has {len(ids)}: align them")
-        place = {segment: row for row, segment in enumerate(ids)}
-        missing = [s for s in self._table["segment_id"] if s not in place]
+        row_of = {segment: row for row, segment in enumerate(ids)}
+        missing = [s for s in self._table["segment_id"] if s not in row_of]
         if missing:
             raise CorpusError(
                 f"{path} lacks {len(missing)} segments of segments.csv (first: {missing[0]!r}): "
                 "compute their features, or remove the rows from segments.csv"
             )
-        order = [place[s] for s in self._table["segment_id"]]
+        order = [row_of[s] for s in self._table["segment_id"]]
         return {name: array[order] for name, array in arrays.items()}
 
 
@@ -160,10 +175,10 @@ def load_corpus(folder: str | Path, bad_rows: Literal["raise", "leave_out"] = "r
         raise CorpusError(f"{path} holds a header but no rows: add one row a segment")
     _require_unique_ids(table, path)
 
-    problems = [
-        (row, _row_problem(dict(fields), task, folder)) for row, fields in zip(table.index, _dicts(table), strict=True)
-    ]
-    bad = {int(row): problem for row, problem in problems if problem is not None}
+    bad: dict[int, Problem] = {}
+    for row, fields in zip(table.index, _dicts(table), strict=True):
+        if (problem := row_problem(fields, task) or _media_problem(fields, folder)) is not None:
+            bad[int(row)] = problem
     if bad and bad_rows == "raise":
         _raise_first(bad, table, path)
     left_out = pd.DataFrame(
@@ -242,19 +257,20 @@ def _dicts(table: pd.DataFrame) -> list[dict[str, str]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
 
 
-def _row_problem(row: dict[str, str], task: Task, folder: Path) -> tuple[str, str, str] | None:
-    """(kind, reason, mend) of the first thing wrong with a row; the kind serves to count rows like it."""
+def row_problem(row: Mapping[str, str], task: Task) -> Problem | None:
+    """The first thing wrong with a row, whatever its media files."""
     if row["split"] not in SPLITS:
-        return "split", f"unknown split {row['split']!r}", f"use one of {', '.join(SPLITS)}"
+        reason = f"unknown split {row['split']!r}" if row["split"] else "in no split"
+        return "split", reason, f"use one of {', '.join(SPLITS)}"
+    if row["video_id"].strip() == "":
+        mend = "name the video or speaker that it is from, or repeat the segment_id"
+        return "video", "the video_id is empty", mend
     if row["text"].strip() == "":
         return "text", "the text is empty", "fill in the transcript, or remove the row"
     if row["split"] == "pool":
         if row["label"].strip():
-            return (
-                "pool",
-                f"label {row['label']!r} in the unlabelled split pool",
-                "empty the label, or change the split",
-            )
+            mend = "empty the label, or change the split"
+            return "pool", f"label {row['label']!r} in the unlabelled split pool", mend
     elif task.kind == "classification":
         if row["label"] not in task.classes:
             return "class", f"label {row['label']!r} is not a class", f"use one of {', '.join(task.classes)}"
@@ -268,6 +284,10 @@ def _row_problem(row: dict[str, str], task: Task, folder: Path) -> tuple[str, st
         if not task.low <= value <= task.high:
             mend = "mend the label, or state the range as task low and high in corpus.json"
             return "range", f"label {row['label']} is outside [{task.low:g}, {task.high:g}]", mend
+    return None
+
+
+def _media_problem(row: Mapping[str, str], folder: Path) -> Problem | None:
     for column in MEDIA:
         if row.get(column) and not (folder / row[column]).is_file():
             mend = f"put the file at {folder / row[column]}, or empty the cell"
@@ -275,7 +295,7 @@ def _row_problem(row: dict[str, str], task: Task, folder: Path) -> tuple[str, st
     return None
 
 
-def _raise_first(bad: dict[int, tuple[str, str, str]], table: pd.DataFrame, path: Path) -> None:
+def _raise_first(bad: dict[int, Problem], table: pd.DataFrame, path: Path) -> None:
     row = next(iter(bad))
     kind, reason, mend = bad[row]
     alike = sum(k == kind for k, _, _ in bad.values()) - 1
@@ -288,8 +308,8 @@ def _raise_first(bad: dict[int, tuple[str, str, str]], table: pd.DataFrame, path
 
 
 def _warn_of_shared_videos(table: pd.DataFrame, path: Path) -> None:
-    homes = table.groupby("video_id")["split"].unique()
-    shared = homes[homes.map(len) > 1]
+    splits = table.groupby("video_id")["split"].unique()
+    shared = splits[splits.map(len) > 1]
     if len(shared):
         logger.warning(
             "%s: %d video_id(s) occur in more than one split, first %r in %s: test scores may rest on known speakers",
@@ -328,18 +348,16 @@ def _read_description(folder: Path) -> tuple[str, bool, Task]:
     if not path.exists():
         return folder.name, False, Task()
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        task = dict(description.get("task", {}))
-        if "classes" in task:
-            task["classes"] = tuple(task["classes"])
-        task = {k: v for k, v in task.items() if v is not None}
-        task |= {k: float(task[k]) for k in ("low", "high") if k in task}
-        return str(description.get("name", folder.name)), bool(description.get("generated", False)), Task(**task)
-    except (ValueError, TypeError, AttributeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        found = parse(_Description, content, "corpus.json")
+    except ValueError as error:
         raise CorpusError(
             f'{path} is not usable ({error}): it should read like {{"name": "...", "generated": false, '
             '"task": {"kind": "regression", "low": -3, "high": 3}}'
         ) from error
+    return found.name or folder.name, found.generated, found.task
 
 
 def _fingerprint(table: pd.DataFrame, folder: Path) -> str:
@@ -347,7 +365,7 @@ def _fingerprint(table: pd.DataFrame, folder: Path) -> str:
     digest = hashlib.sha256(table.to_csv(index=False).encode())
     files = [folder / n for n in ("words.csv", "features.npz")]
     for path in (p for p in files if p.exists()):
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + bytes.fromhex(sha256_of(path)))
     for column in (c for c in MEDIA if c in table):
         for relative in (p for p in table[column] if p):
             with open(folder / relative, "rb") as media:

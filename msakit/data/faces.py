@@ -106,10 +106,10 @@ def find_faces(
         boxes = [largest_face(frame) for frame in frames]
     found = np.array([box is not None for box in boxes], dtype=bool)
     crops = np.zeros((len(frames), size, size, 3), dtype=np.uint8)
-    places = np.flatnonzero(found)
+    where = np.flatnonzero(found)
     for t, frame in enumerate(frames):
-        if len(places):
-            box = boxes[places[np.abs(places - t).argmin()]]
+        if len(where):
+            box = boxes[where[np.abs(where - t).argmin()]]
             if box is not None:
                 crops[t] = crop_face(frame, box, size)
     return crops, found

@@ -1,8 +1,8 @@
 """How well single modalities are known to do: what the audit holds a linear probe against.
 
-Few unimodal scores of these corpora could be read at their source, so most bounds are of another kind, and each says
-which: `multimodal`, the best score known of any model that sees everything, which one modality and a linear probe
-should not beat; `floor`, a prediction that looks at nothing.
+Few unimodal scores of these corpora could be read at their source, so most bounds are of another kind, which
+each names: `multimodal`, the best score known of any model that sees everything, which one modality and a linear probe
+should not beat; `floor`, a constant prediction.
 """
 
 from dataclasses import dataclass

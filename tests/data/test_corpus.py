@@ -18,7 +18,7 @@ def test_good_folder(write: Write) -> None:
     corpus = load_corpus(write())
     assert corpus.name == "hand-made"
     assert not corpus.generated
-    assert corpus.task == Task("regression", -3.0, 3.0)
+    assert corpus.task == Task(kind="regression", low=-3.0, high=3.0)
     assert {s: len(d) for s, d in corpus.splits.items()} == {"train": 2, "valid": 2, "test": 2}
     assert corpus.splits["train"][0]["label"] == 1.5
     assert corpus.left_out.empty
@@ -41,6 +41,7 @@ def test_texts_and_ids_that_look_like_something_else_survive(write: Write) -> No
         ({"label": "nan"}, ["row 4", "segment v2_1", "'nan' is not a number", "split pool"]),
         ({"label": ""}, ["row 4", "'' is not a number"]),
         ({"label": "inf"}, ["row 4", "outside [-3, 3]"]),
+        ({"video_id": ""}, ["row 4", "the video_id is empty", "repeat the segment_id"]),
         ({"text": "  "}, ["row 4", "segment v2_1", "the text is empty", "fill in"]),
         ({"split": "dev"}, ["row 4", "unknown split 'dev'", "train, valid, test, pool"]),
         ({"split": "pool"}, ["row 4", "'1.5' in the unlabelled split pool", "empty the label"]),
@@ -110,9 +111,19 @@ def test_broken_structure_always_raises(write: Write, tmp_path: Path, bad_rows: 
     fails(folder, "a header but no rows")
     folder = write()
     for content in ("{", '{"task": {"kind": "ranking"}}', '{"task": {"kinds": 1}}', "[]",
-                    '{"task": {"kind": "classification", "classes": ["a"]}}'):  # fmt: skip
+                    '{"task": {"kind": "classification", "classes": ["a"]}}', '{"generated": "false"}',
+                    '{"task": {"low": "-3"}}'):  # fmt: skip
         (folder / "corpus.json").write_text(content)
         fails(folder, "corpus.json is not usable")
+
+
+def test_a_misspelt_field_of_the_task_names_the_nearest_and_the_owner_may_add_others(write: Write) -> None:
+    folder = write()
+    (folder / "corpus.json").write_text('{"task": {"lows": -3}, "homepage": "x"}')
+    with pytest.raises(CorpusError, match=r"no field 'task.lows': .* Did you mean 'low'\?"):
+        load_corpus(folder)
+    (folder / "corpus.json").write_text('{"task": {"low": -3}, "homepage": "x"}')
+    assert load_corpus(folder).task == Task()
 
 
 def test_classes(write: Write) -> None:

@@ -49,7 +49,7 @@ def import_corpus(
         source: the published file or folder.
         out: made whole or not at all; must not exist yet, unless `overwrite`.
         copy, link: copy media files into `out`, or lay symbolic links there; otherwise they stay where they are and
-            segments.csv says the way to them from `out`.
+            segments.csv has the paths to them from `out`.
         missing_media: leave out rows whose media file is absent ("drop"), or keep them with an empty cell ("keep").
         options: of the format; see the function that IMPORTERS names.
 
@@ -76,8 +76,8 @@ def import_corpus(
     if needed:
         raise ValueError(f"importer {name!r} needs {' and '.join(needed)}: see the text of {module}")
 
-    from msakit.data.importers.writer import check_places, write
+    from msakit.data.importers.writer import check_paths, write
 
-    source, out = check_places(source, out, overwrite)
+    source, out = check_paths(source, out, overwrite)
     media: Literal["refer", "copy", "link"] = "copy" if copy else "link" if link else "refer"
     return write(read(source, **options), name, source, out, media, missing_media == "keep", overwrite)

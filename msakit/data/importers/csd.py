@@ -24,12 +24,12 @@ from tqdm import tqdm
 from msakit.data.corpus import Task
 from msakit.data.importers.draft import NO_TRANSCRIPT, Draft, add_transcripts, finite, number, padded
 from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.tables import Splits, read_splits
+from msakit.data.importers.tables import Splits, split_column
 
 logger = logging.getLogger(__name__)
 
 LABEL_ROOTS = {"Opinion Segment Labels": "cmu-mosi", "All Labels": "cmu-mosei"}
-# What a file name says of its content; the first that fits decides.
+# Content by a part of the file name; the first that fits decides.
 _KINDS = {"wordvectors": "text", "glove": "text", "bert": "text", "timestampedwords": "words", "words": "words",
           "phones": "", "covarep": "audio", "opensmile": "audio", "facet": "vision", "openface": "vision"}  # fmt: skip
 
@@ -96,7 +96,7 @@ def read(
         splits: ids of the standard folds; see `tables.read_splits`.
         labels: the label file, else the one whose root is "Opinion Segment Labels" or "All Labels".
         features: array name -> file, e.g. {"audio": "CMU_MOSI_COVAREP.csd"}, "words" for the timestamped words; else
-            told by file names, which must then not compete.
+            chosen by file names, of which only one may fit.
         transcripts: csv with segment_id and text, where there are no words.
         align: one vector a `step`, or one a word; then segments without a word are left out.
         step: seconds that one frame averages; None keeps the frames as they are.
@@ -104,13 +104,10 @@ def read(
     """
     if align not in ("steps", "words"):
         raise ImporterError(f"align is {align!r}: choose 'steps' or 'words'")
-    homes = read_splits(splits)
     label_path = _in(source, labels) if labels else _label_file(source)
     table, name = label_table(label_path, name)
     manifest = Manifest(name if name in LABEL_ROOTS.values() else None)
-    table["split"] = [
-        homes.get(s, homes.get(v, "")) for s, v in zip(table["segment_id"], table["video_id"], strict=True)
-    ]
+    table["split"] = split_column(table, splits, label_path)
     chosen = {k: _in(source, p) for k, p in features.items()} if features is not None else _by_name(source, label_path)
     for segment, split in table.loc[table["split"] == "", ["segment_id", "split"]].itertuples(index=False):
         manifest.drop(segment, split, "in no split")
@@ -168,8 +165,8 @@ def label_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, str]
         name = name or LABEL_ROOTS.get(sequence.root, path.stem)
         for video in sequence.videos():
             values, intervals = sequence.get(video)
-            for place, (value, (start, end)) in enumerate(zip(values, intervals, strict=True)):
-                clip = place + 1 if name == "cmu-mosi" else place
+            for index, (value, (start, end)) in enumerate(zip(values, intervals, strict=True)):
+                clip = index + 1 if name == "cmu-mosi" else index
                 segment = f"{video}_{clip}" if name == "cmu-mosi" else f"{video}[{clip}]"
                 row = {"segment_id": segment, "video_id": video, "clip_id": str(clip), "label": number(value[0])}
                 more = {f"label_{k}": number(v) for k, v in enumerate(value) if k}
@@ -209,7 +206,7 @@ def _by_name(folder: Path, labels: Path) -> dict[str, Path]:
         if kind:
             chosen[kind] = path
         else:
-            logger.warning("%s is not used: its name does not say what it holds; name it in features=", path)
+            logger.warning("%s is not used: its name does not show what it holds; name it in features=", path)
     return chosen
 
 
@@ -224,15 +221,15 @@ def _with_words(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataF
             )
             words = [w.decode("utf-8", "replace") if isinstance(w, bytes) else str(w) for w in raw[:, 0]]
             middles = times.mean(axis=1) if len(times) else np.empty(0)
-            for place, segment, start, end in part[["segment_id", "start", "end"]].itertuples():
+            for row, segment, start, end in part[["segment_id", "start", "end"]].itertuples():
                 inside = [i for i in np.flatnonzero((middles >= start) & (middles < end)) if words[i] not in ("sp", "")]
-                texts[place] = " ".join(words[i] for i in inside)
+                texts[row] = " ".join(words[i] for i in inside)
                 for index, i in enumerate(inside):
                     low, high = np.clip(times[i] - start, 0, end - start)
                     rows.append({"segment_id": segment, "word_index": index, "word": words[i],
                                  "start": round(float(low), 4), "end": round(float(high), 4)})  # fmt: skip
     columns = ["segment_id", "word_index", "word", "start", "end"]
-    return table.assign(text=[texts[place] for place in table.index]), pd.DataFrame(rows, columns=columns)
+    return table.assign(text=[texts[row] for row in table.index]), pd.DataFrame(rows, columns=columns)
 
 
 def _with_word_lists(table: pd.DataFrame, words: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -275,7 +272,7 @@ def _frames(
                     raise ImporterError(f"{path} holds {values.dtype}, not numbers: name it 'words' in features=")
                 values, width = finite(values, name, manifest), values.shape[1]
                 middles = times.mean(axis=1)
-            for place, segment, start, end in part[["segment_id", "start", "end"]].itertuples():
+            for row, segment, start, end in part[["segment_id", "start", "end"]].itertuples():
                 inside = (middles >= start) & (middles < end) if known else np.zeros(0, bool)
                 if not inside.any():
                     blank.append(segment)
@@ -287,7 +284,7 @@ def _frames(
                 elif step:
                     frames = _averaged(frames, ((middles[inside] - start) / step).astype(np.int64))
                 cut += len(frames) > max_frames
-                parts[place] = frames[:max_frames]
+                parts[row] = frames[:max_frames]
     if not parts:
         raise ImporterError(f"{path} has no frame inside any label interval: is it of another corpus?")
     if blank:
@@ -298,7 +295,7 @@ def _frames(
     if cut:
         manifest.warn(f"{name}: {cut} segments were cut to max_frames={max_frames}")
     empty = np.zeros((1, width), np.float32)
-    return padded([parts.get(place, empty) for place in table.index], str(path))
+    return padded([parts.get(row, empty) for row in table.index], str(path))
 
 
 def _over_words(

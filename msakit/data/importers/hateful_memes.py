@@ -4,6 +4,8 @@ By default train is train, dev_seen is valid, and test is test_seen if it is lab
 that dev_seen has too. `merged` pools train and dev_seen, as Toledo & Marcacini do, and draws the splits anew; they are
 the column split of segments.csv, which another import takes as `splits`.
 
+Some memes have the same image under another text: the first's id is the video_id of all whose image has the same bytes.
+
 With `hub` the files are first laid into `source` from a dataset of the Hugging Face hub, or a folder that `datasets`
 loads: its images are either in the rows or, named by them, already in `source`.
 """
@@ -19,7 +21,8 @@ from tqdm import tqdm
 from msakit.data.corpus import Task
 from msakit.data.importers.draft import Draft, tidy
 from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.tables import Splits, inside, random_splits, read_splits, read_text
+from msakit.data.importers.tables import Splits, inside, random_splits, read_splits, read_text, same_files
+from msakit.files import write_atomically
 
 CLASSES = ("harmless", "hateful")  # label 0 and 1
 # Names of splits on the hub -> the published files.
@@ -68,15 +71,16 @@ def read(
     for segment, split in table.loc[again, ["segment_id", "split"]].itertuples(index=False):
         manifest.drop(segment, split, "the meme is in an earlier file")
     table = table[~again].reset_index(drop=True)
+    table["video_id"] = same_files(list(table["segment_id"]), list(table["image"]))
     if splits is not None:
-        homes = read_splits(splits)
-        table["split"] = [homes.get(segment, "") for segment in table["segment_id"]]
+        split_of = read_splits(splits)
+        table["split"] = [split_of.get(segment, "") for segment in table["segment_id"]]
     elif merged:
         table["split"] = random_splits(table, fractions, seed, manifest)
     return Draft(
         "hateful-memes-merged" if merged else "hateful-memes",
         table,
-        Task("classification", classes=CLASSES),
+        Task(kind="classification", classes=list(CLASSES)),
         "Imported from the Hateful Memes files.",
         manifest,
     )
@@ -109,14 +113,12 @@ def fetch(source: Path, hub: str, revision: str | None, manifest: Manifest) -> N
             image = _laid(source, str(row["id"]), row[column]) if inline else str(row[column])
             label = {"label": int(row["label"])} if row.get("label") in (0, 1) else {}
             lines.append(json.dumps({"id": row["id"], "img": image, "text": row["text"], **label}))
-        partial = path.with_suffix(".partial")
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
     manifest.note(f"fetched from {hub}, revision {revision or 'not given'}")
 
 
 def _laid(source: Path, meme: str, image: Mapping[str, Any]) -> str:
-    """One image of the dataset as a file; its place relative to `source`."""
+    """One image of the dataset as a file; its path relative to `source`."""
     name = str(inside(Path("img"), f"{meme}{Path(image['path'] or '.png').suffix}"))
     (source / "img").mkdir(exist_ok=True)
     (source / name).write_bytes(image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes())
@@ -150,7 +152,7 @@ def _lines(source: Path, name: str, manifest: Manifest) -> pd.DataFrame:
                 f"{path} line {number} is not a meme ({type(error).__name__}: {error}): "
                 "it needs id, img and text, and label where it is known"
             ) from error
-        rows.append({"segment_id": segment, "video_id": segment, "clip_id": segment, "label": label, "text": text,
+        rows.append({"segment_id": segment, "clip_id": segment, "label": label, "text": text,
                      "image": str(inside(source, image))})  # fmt: skip
     if not rows:
         raise ImporterError(f"{path} is empty: fetch it again")

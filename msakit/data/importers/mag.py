@@ -23,7 +23,7 @@ SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
 
 def read(source: Path, *, name: str | None = None, max_bytes: int | None = None) -> Draft:
-    """`name`: mag-mosi or mag-mosei (else told by the number of segments), or your own."""
+    """`name`: mag-mosi or mag-mosei (else guessed from the number of segments), or your own."""
     content = load_splits(source, max_bytes, tuple(SPLITS))
     counts = {ours: len(content[theirs]) for theirs, ours in SPLITS.items()}
     known = guess_known(counts, ("mag-mosi", "mag-mosei"))
@@ -32,8 +32,8 @@ def read(source: Path, *, name: str | None = None, max_bytes: int | None = None)
     rows: list[dict[str, Any]] = []
     vectors: dict[str, list[np.ndarray]] = {"audio": [], "vision": []}
     for theirs, split in SPLITS.items():
-        for place, example in enumerate(content[theirs]):
-            where = f"{source} [{theirs!r}][{place}]"
+        for index, example in enumerate(content[theirs]):
+            where = f"{source} [{theirs!r}][{index}]"
             words, vision, audio, label, segment = _parts(example, where)
             names = segment_names(segment, mosi="mosi" in name)
             if not words or len(words) != len(vision) or len(words) != len(audio):

@@ -1,10 +1,9 @@
-"""What an import expected, kept, left out and replaced: the account in manifest.json that makes corpora comparable.
+"""What an import expected, kept, left out and replaced: the manifest.json that makes corpora comparable.
 
-Published results on one corpus differ by a few segments, because each preparation lost others and said nothing. So
+Published results on one corpus differ by a few segments, because each preparation lost others in silence. So
 every importer counts, names each id that it leaves out with the reason, and holds the result against the known sizes.
 """
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msakit.data.corpus import CorpusError
+from msakit.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class ImporterError(CorpusError):
 
 @dataclass
 class Manifest:
-    """The account of one import, filled while it goes on.
+    """What happened in one import, filled while it goes on.
 
     `known` names an entry of KNOWN; `dropped` lists segment_id, split and reason; `replaced` counts NaN and infinite
     feature values by array (they became 0).
@@ -106,9 +106,4 @@ def _identity(source: Path) -> dict[str, Any]:
     """A file by its sha256, a folder by its name."""
     if source.is_dir():
         return {"folder": source.name}
-    with open(source, "rb") as file:
-        return {
-            "file": source.name,
-            "bytes": source.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
+    return {"file": source.name, "bytes": source.stat().st_size, "sha256": sha256_of(source)}

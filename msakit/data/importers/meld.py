@@ -1,7 +1,8 @@
 """MELD: one csv a split (train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv), clips dia<D>_utt<U>.mp4.
 
 Dialogues are numbered anew in each split, so a segment is <split>_dia<D>_utt<U> and its video is the dialogue. Each
-split's clips lie in a folder of their own whose name holds train, dev or test ("output_repeated_splits_test").
+split's clips lie in a folder of their own whose name holds train, dev or test ("output_repeated_splits_test"); it, or
+one above it, may be what is given as `clips`.
 Some apostrophes are control characters (a Windows-1252 byte taken for a code point): they are mended and counted.
 """
 
@@ -56,7 +57,7 @@ def read(
     return Draft(
         f"meld-{target}",
         rows,
-        Task("classification", classes=CLASSES[target]),
+        Task(kind="classification", classes=list(CLASSES[target])),
         f"Imported from MELD, {target} of single utterances.",
         manifest,
     )
@@ -75,8 +76,9 @@ def _clips(folder: Path) -> dict[tuple[str, str], Path]:
         raise ImporterError(f"no folder at {folder}: check the path")
     found: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.rglob("dia*_utt*.mp4")):
-        home = path.relative_to(folder).parent.as_posix().lower() or path.parent.name.lower()
-        split = next((name for name in SPLITS if name in home), None)
+        # From the clip's own folder upwards, that one included which was given.
+        folders = [folder.resolve().name, *path.relative_to(folder).parts[:-1]][::-1]
+        split = next((name for part in folders for name in SPLITS if name in part.lower()), None)
         if split:
             found.setdefault((split, path.stem), path)
     return found

@@ -24,7 +24,7 @@ _NEEDED = ("raw_text", "id", "regression_labels")
 
 
 def read(source: Path, *, name: str | None = None, max_bytes: int | None = None) -> Draft:
-    """`name`: of the corpus; without it, told by the number of segments, or by the labels a modality of CH-SIMS."""
+    """`name`: of the corpus; else guessed from the number of segments, or from the labels a modality of CH-SIMS."""
     content = load_splits(source, max_bytes)
     manifest = Manifest()
     parts: dict[str, list[np.ndarray]] = {}
@@ -127,7 +127,7 @@ def _rows(part: dict[str, Any], split: str) -> pd.DataFrame:
 def _lengths(
     part: dict[str, Any], modality: str, values: np.ndarray, where: str, manifest: Manifest
 ) -> Int[np.ndarray, " segment"] | None:
-    """Frames a segment really has, as the file says; None if it does not say."""
+    """Frames that a segment really has, if the file has them."""
     if values.ndim != 3:
         return None
     if f"{modality}_lengths" in part:

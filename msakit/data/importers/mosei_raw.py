@@ -15,8 +15,8 @@ import pandas as pd
 from msakit.data.corpus import Task
 from msakit.data.importers.draft import Draft
 from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.mosi_raw import AUDIO, VIDEO, read_labels, split_column
-from msakit.data.importers.tables import Splits, media_index, read_text
+from msakit.data.importers.mosi_raw import AUDIO, VIDEO, read_labels
+from msakit.data.importers.tables import Splits, media_index, read_text, split_column
 
 MIN_OVERLAP = 0.5  # intersection over union below which two intervals are not the same segment
 

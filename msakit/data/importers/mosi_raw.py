@@ -11,7 +11,7 @@ import pandas as pd
 from msakit.data.corpus import Task
 from msakit.data.importers.draft import Draft
 from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.tables import Splits, media_index, read_splits, read_table, read_text
+from msakit.data.importers.tables import Splits, media_index, read_table, read_text, split_column
 
 AUDIO = (".wav", ".flac", ".mp3")
 VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".flv")
@@ -65,16 +65,6 @@ def read_labels(path: Path, name: str, manifest: Manifest) -> pd.DataFrame:
     return table.drop(columns=[c for c in ("text", "audio", "video", "image") if c in table])
 
 
-def split_column(table: pd.DataFrame, splits: Splits | None, labels: str | Path) -> list[str]:
-    """The split of each row by its segment or its video; "" where it is in none."""
-    if splits is None:
-        if "split" not in table:
-            raise ImporterError(f"no splits: pass splits= (the standard folds), or add a column split to {labels}")
-        return list(table["split"])
-    homes = read_splits(splits)
-    return [homes.get(s, homes.get(v, "")) for s, v in zip(table["segment_id"], table["video_id"], strict=True)]
-
-
 def _transcripts(source: Path, manifest: Manifest) -> dict[str, str]:
     files = [p for p in sorted(source.rglob("*.annotprocessed")) if not p.name.startswith("._")]
     files = [p for p in files if p.parent.name.lower() == "segmented"] or files
@@ -85,8 +75,8 @@ def _transcripts(source: Path, manifest: Manifest) -> dict[str, str]:
         for line, content in enumerate(read_text(path, manifest).splitlines(), start=1):
             if not content.strip():
                 continue
-            place, found, words = content.partition("_DELIM_")
+            number, found, words = content.partition("_DELIM_")
             if not found:
                 raise ImporterError(f"{path} line {line} is {content!r}: it should read '<n>_DELIM_<words>'")
-            texts[f"{path.stem}_{place.strip()}"] = words
+            texts[f"{path.stem}_{number.strip()}"] = words
     return texts

@@ -26,7 +26,7 @@ _COUNTED = re.compile(r"(.+)\[(\d+)\]")
 def read(
     source: Path, *, name: str | None = None, transcripts: str | Path | None = None, max_bytes: int | None = None
 ) -> Draft:
-    """`transcripts`: a csv with segment_id and text, since the format has none; `name`: else told by the counts."""
+    """`transcripts`: a csv with segment_id and text; the format has none. `name`: else guessed from the counts."""
     content = load_splits(source, max_bytes)
     counts = {split: len(content[split].get("labels", ())) for split in SPLITS if isinstance(content[split], dict)}
     known = guess_known(counts, ("cmu-mosi", "cmu-mosei"))

@@ -1,14 +1,14 @@
 """MVSA-Single and MVSA-Multiple: data/<id>.jpg, data/<id>.txt and labelResultAll.txt, by a named label rule.
 
 Each annotator labels text and image apart ("text,image"). How one label is made of them differs between papers and is
-seldom said; so the rule is an option without a default:
+seldom stated; so the rule is an option without a default:
 
 - agree-only: text and image label are equal, else the post is left out.
 - neutral-yields (Single): equal, or one of them neutral and then the other; positive against negative is left out.
 - majority-then-neutral-yields (Multiple): first the majority of three for text and for image, three different ones
   leave the post out; then as above.
 - …-balanced (Toledo & Marcacini, as far as their README says: the most common label among the annotators, then 1,211
-  posts a class, drawn with seed 42; fewer if the smallest class has fewer). It does not say what is counted, so each
+  posts a class, drawn with seed 42; fewer if the smallest class has fewer). It leaves open what is counted, so each
   reading has a name: `votes-majority-balanced` counts all labels of text and image together, ties left out;
   `text-majority-balanced` those of the text; `majority-then-neutral-yields-balanced` (Multiple) balances the one above.
 
@@ -18,7 +18,6 @@ same image, byte for byte, are reported and never stand in two splits: the first
 are drawn are the column split of segments.csv; given as `splits`, that file serves another import.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from msakit.data.corpus import Task
 from msakit.data.importers.draft import Draft, tidy
 from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.tables import Splits, find_one, inside, random_splits, read_splits, read_text
+from msakit.data.importers.tables import Splits, find_one, inside, random_splits, read_splits, read_text, same_files
 
 CLASSES = ("negative", "neutral", "positive")
 RULES = {
@@ -46,7 +45,7 @@ RULES = {
 }
 BALANCED = "-balanced"
 BALANCE_SEED = 42
-SAID = ("text_label", "image_label")
+MODALITY_LABELS = ("text_label", "image_label")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
 
 
@@ -137,8 +136,8 @@ def _read(
     if rule.endswith(BALANCED) and len(table):
         table = _balanced(table, per_class, manifest)
     if splits is not None:
-        homes = read_splits(splits)
-        table["split"] = [homes.get(segment, "") for segment in table["segment_id"]]
+        split_of = read_splits(splits)
+        table["split"] = [split_of.get(segment, "") for segment in table["segment_id"]]
     elif len(table):
         table["split"] = random_splits(table, fractions, seed, manifest)
     else:
@@ -146,7 +145,7 @@ def _read(
     return Draft(
         f"{name}-{rule}",
         table,
-        Task("classification", classes=CLASSES),
+        Task(kind="classification", classes=list(CLASSES)),
         f"Imported from {name}; label rule {rule}.",
         manifest,
     )
@@ -169,15 +168,13 @@ def _labels(path: Path, annotators: int, rule: str, manifest: Manifest) -> pd.Da
             text, image = (_majority([pair[side] for pair in pairs]) for side in (0, 1))
             rows.append({"segment_id": cells[0], "label": label, "text_label": text, "image_label": image})
         manifest.found += 1
-    return pd.DataFrame(rows, columns=["segment_id", "label", *SAID])
+    return pd.DataFrame(rows, columns=["segment_id", "label", *MODALITY_LABELS])
 
 
 def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str) -> pd.DataFrame:
     """Posts whose text and image can be read; posts with the same image share a video_id."""
     rows: list[dict[str, str]] = []
-    first: dict[str, str] = {}
-    groups: dict[str, list[str]] = {}
-    for segment, label, *said in tqdm(list(table.itertuples(index=False)), desc="reading posts", unit="post"):
+    for segment, label, *labels in tqdm(list(table.itertuples(index=False)), desc="reading posts", unit="post"):
         image = next((p for suffix in SUFFIXES if (p := inside(data, f"{segment}{suffix}")).is_file()), None)
         text_file = inside(data, f"{segment}.txt")
         text = tidy(read_text(text_file, manifest)) if text_file.is_file() else ""
@@ -187,20 +184,21 @@ def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str
         if reason is not None or image is None:
             manifest.drop(segment, "", str(reason))
             continue
-        same = first.setdefault(hashlib.sha256(image.read_bytes()).hexdigest(), segment)
-        if same != segment:
-            groups.setdefault(same, [same]).append(segment)
-            if duplicates == "drop":
-                manifest.drop(segment, "", f"the same image as {same}")
-                continue
-        rows.append({"segment_id": segment, "video_id": same, "clip_id": segment, "label": label, "text": text,
-                     "image": str(image), **dict(zip(SAID, said, strict=True))})  # fmt: skip
-    manifest.counts["posts_with_the_same_image"] = list(groups.values())
+        rows.append({"segment_id": segment, "clip_id": segment, "label": label, "text": text, "image": str(image),
+                     **dict(zip(MODALITY_LABELS, labels, strict=True))})  # fmt: skip
+    table = pd.DataFrame(rows, columns=["segment_id", "clip_id", "label", "text", "image", *MODALITY_LABELS])
+    table.insert(1, "video_id", same_files(list(table["segment_id"]), list(table["image"])))
+    repeats = table["video_id"] != table["segment_id"]
+    groups = [list(part) for _, part in table.groupby("video_id", sort=False)["segment_id"] if len(part) > 1]
+    manifest.counts["posts_with_the_same_image"] = groups
     if groups:
-        more = sum(len(group) - 1 for group in groups.values())
-        manifest.warn(f"{more} posts repeat the image of another, byte for byte (duplicates={duplicates!r})")
-    columns = ["segment_id", "video_id", "clip_id", "label", "text", "image", *SAID]
-    return pd.DataFrame(rows, columns=columns)
+        count = int(repeats.sum())
+        manifest.warn(f"{count} posts repeat the image of another, byte for byte (duplicates={duplicates!r})")
+    if duplicates == "drop":
+        for segment, same in table.loc[repeats, ["segment_id", "video_id"]].itertuples(index=False):
+            manifest.drop(segment, "", f"the same image as {same}")
+        table = table[~repeats].reset_index(drop=True)
+    return table
 
 
 def _corrupt(path: Path) -> str | None:

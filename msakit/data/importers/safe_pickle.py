@@ -249,8 +249,8 @@ def _container(kind: type) -> Callable[[list[Any]], Any]:
 def _bytearray(arguments: list[Any]) -> bytearray:
     if len(arguments) == 2:
         return bytearray(_bytes(arguments))
-    made: bytearray = _container(bytearray)(arguments)
-    return made
+    filled: bytearray = _container(bytearray)(arguments)
+    return filled
 
 
 def _complex(arguments: list[Any]) -> complex:

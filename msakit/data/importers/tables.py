@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from msakit.data.importers.manifest import ImporterError, Manifest
+from msakit.files import sha256_of
 
 _SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "dev": "valid",
                 "validation": "valid", "test": "test"}  # fmt: skip
@@ -75,13 +76,13 @@ def read_splits(splits: Splits) -> dict[str, str]:
     valid.txt and test.txt.
     """
     if isinstance(splits, Mapping):
-        return _homes(splits, "splits")
+        return _by_id(splits, "splits")
     path = Path(splits)
     if path.is_dir():
         files = [p for p in sorted(path.glob("*.txt")) if p.stem.lower() in _SPLIT_NAMES]
         if not files:
             raise ImporterError(f"{path} holds no train.txt, valid.txt or test.txt: put one id a line into them")
-        return _homes({p.stem: p.read_text("utf-8-sig").split() for p in files}, str(path))
+        return _by_id({p.stem: p.read_text("utf-8-sig").split() for p in files}, str(path))
     if not path.is_file():
         raise ImporterError(f"no split file at {path}: check the path")
     if path.suffix == ".csv":
@@ -89,11 +90,11 @@ def read_splits(splits: Splits) -> dict[str, str]:
         column = "segment_id" if "segment_id" in table else "video_id"
         if column not in table:
             raise ImporterError(f"{path} has neither segment_id nor video_id: add one of the two columns")
-        return _homes({str(name): list(part[column]) for name, part in table.groupby("split")}, str(path))
+        return _by_id({str(name): list(part[column]) for name, part in table.groupby("split")}, str(path))
     try:
         if path.suffix == ".py":
-            return _homes(_folds(path), str(path))
-        return _homes(dict(json.loads(path.read_text("utf-8-sig"))), str(path))
+            return _by_id(_folds(path), str(path))
+        return _by_id(dict(json.loads(path.read_text("utf-8-sig"))), str(path))
     except (ValueError, SyntaxError, TypeError) as error:
         if isinstance(error, ImporterError):
             raise
@@ -113,16 +114,26 @@ def _folds(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def _homes(splits: Mapping[str, Sequence[str]], where: str) -> dict[str, str]:
-    homes: dict[str, str] = {}
+def _by_id(splits: Mapping[str, Sequence[str]], where: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for name, ids in splits.items():
         for i in ids:
-            home = split_name(name, where)
-            if homes.setdefault(str(i), home) != home:
-                raise ImporterError(f"{where}: {i!r} is in {homes[str(i)]} and in {home}: leave it in one")
-    if not homes:
+            split = split_name(name, where)
+            if found.setdefault(str(i), split) != split:
+                raise ImporterError(f"{where}: {i!r} is in {found[str(i)]} and in {split}: leave it in one")
+    if not found:
         raise ImporterError(f"{where} names no ids: give lists for train, valid and test")
-    return homes
+    return found
+
+
+def split_column(table: pd.DataFrame, splits: Splits | None, labels: str | Path) -> list[str]:
+    """The split of each row by its segment or its video; "" where it is in none."""
+    if splits is None:
+        if "split" not in table:
+            raise ImporterError(f"no splits: pass splits= (the standard folds), or add a column split to {labels}")
+        return list(table["split"])
+    split_of = read_splits(splits)
+    return [split_of.get(s, split_of.get(v, "")) for s, v in zip(table["segment_id"], table["video_id"], strict=True)]
 
 
 def random_splits(
@@ -133,14 +144,25 @@ def random_splits(
         raise ValueError(f"fractions are {tuple(fractions)}: give the shares of train, valid and test, adding up to 1")
     random = np.random.default_rng(seed)
     firsts = rows.drop_duplicates(groups)
-    homes: dict[str, str] = {}
+    found: dict[str, str] = {}
     for _, part in firsts.groupby("label", sort=True):
         ids = random.permutation(part[groups].to_numpy(dtype=str))
         first, second = round(fractions[0] * len(ids)), round((fractions[0] + fractions[1]) * len(ids))
-        homes |= {str(i): "train" if k < first else "valid" if k < second else "test" for k, i in enumerate(ids)}
+        found |= {str(i): "train" if k < first else "valid" if k < second else "test" for k, i in enumerate(ids)}
     shares = ", ".join(f"{100 * share:g} %" for share in fractions)
     manifest.note(f"no published split: train, valid and test ({shares}) drawn within each label with seed {seed}")
-    return [homes[group] for group in rows[groups]]
+    return [found[group] for group in rows[groups]]
+
+
+def same_files(names: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """For each name the first one whose file has the same bytes: its own where there is none before, or no file."""
+    from tqdm import tqdm
+
+    first: dict[str, str] = {}
+    return [
+        first.setdefault(sha256_of(path), name) if Path(path).is_file() else name
+        for name, path in zip(names, tqdm(paths, desc="comparing files", unit="file"), strict=True)
+    ]
 
 
 def find_one(folder: Path, patterns: Sequence[str], what: str) -> Path:

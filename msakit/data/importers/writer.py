@@ -1,7 +1,6 @@
 """From draft to interchange folder: leave out what cannot be used, saying so, and write all of it or nothing."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -11,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from msakit.data.corpus import MEDIA, REQUIRED, SPLITS, Task
+from msakit.data.corpus import MEDIA, REQUIRED, SPLITS, row_problem
 from msakit.data.importers.draft import Draft, finite, tidy
 from msakit.data.importers.manifest import ImporterError
+from msakit.files import new_folder
 
 
-def check_places(source: str | Path, out: str | Path, overwrite: bool) -> tuple[Path, Path]:
+def check_paths(source: str | Path, out: str | Path, overwrite: bool) -> tuple[Path, Path]:
     """Both as absolute paths; raises before hours of reading where writing would fail."""
     source, out = Path(source).resolve(), Path(out).resolve()
     if not source.exists():
@@ -57,10 +57,8 @@ def write(
     videos = {split: int(part["video_id"].nunique()) for split, part in rows.groupby("split")}
     manifest.check(kept, {str(split): n for split, n in videos.items()})
 
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    old = out.with_name(f"{out.name}.{os.getpid()}.old")
+    with new_folder(out) as partial:
         rows = _with_media(rows, draft, partial, media)
         first_columns = [*REQUIRED, *(c for c in MEDIA if c in rows)]
         rows = rows[[*first_columns, *(c for c in rows if c not in first_columns)]]
@@ -73,12 +71,12 @@ def write(
             words.to_csv(partial / "words.csv", index=False, lineterminator="\n")
         _write_json(partial / "corpus.json", _description(draft))
         ids = {split: list(rows.loc[rows["split"] == split, "segment_id"]) for split in kept}
-        account = manifest.as_json(importer, source, kept, ids)
-        _write_json(partial / "manifest.json", account)
-        _rename(partial, out, overwrite)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return account
+        content = manifest.as_json(importer, source, kept, ids)
+        _write_json(partial / "manifest.json", content)
+        if out.exists() and overwrite:  # the last step: the older folder steps aside
+            out.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+    return content
 
 
 def _kept(rows: pd.DataFrame, draft: Draft, keep_without_media: bool) -> np.ndarray:
@@ -90,7 +88,8 @@ def _kept(rows: pd.DataFrame, draft: Draft, keep_without_media: bool) -> np.ndar
     seen: set[str] = set()
     keep = np.ones(len(rows), bool)
     for position, row in enumerate(rows.to_dict("records")):
-        reason = _problem({str(k): v for k, v in row.items()}, draft.task)
+        problem = row_problem({str(k): v for k, v in row.items()}, draft.task)
+        reason = None if problem is None else problem[1]
         lacking = [c for c in media if not row[c] or not Path(row[c]).is_file()]
         if reason is None and row["segment_id"] in seen:
             reason = "the segment_id is used by an earlier row"
@@ -106,24 +105,6 @@ def _kept(rows: pd.DataFrame, draft: Draft, keep_without_media: bool) -> np.ndar
             draft.manifest.drop(row["segment_id"], row["split"], reason)
         seen.add(row["segment_id"])
     return keep
-
-
-def _problem(row: dict[str, Any], task: Task) -> str | None:
-    if row["split"] not in SPLITS:
-        return "in no split"
-    if not row["text"]:
-        return "the text is empty"
-    if row["split"] == "pool":
-        return None
-    if task.kind == "classification":
-        return None if row["label"] in task.classes else f"label {row['label']!r} is not a class"
-    try:
-        value = float(row["label"])
-    except ValueError:
-        return f"label {row['label']!r} is not a number"
-    if not math.isfinite(value):
-        return "the label is not finite"
-    return None if task.low <= value <= task.high else f"label {row['label']} is outside [{task.low:g}, {task.high:g}]"
 
 
 def _with_media(rows: pd.DataFrame, draft: Draft, folder: Path, media: str) -> pd.DataFrame:
@@ -178,28 +159,10 @@ def _file_name(segment: str) -> str:
 
 
 def _description(draft: Draft) -> dict[str, Any]:
-    task: dict[str, Any] = {"kind": draft.task.kind}
-    if draft.task.kind == "regression":
-        task |= {"low": draft.task.low, "high": draft.task.high}
-    else:
-        task["classes"] = list(draft.task.classes)
+    regression = draft.task.kind == "regression"
+    task = draft.task.model_dump(include={"kind", "low", "high"} if regression else {"kind", "classes"})
     return {"name": draft.name, "generated": False, "task": task, "description": draft.description}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _rename(partial: Path, out: Path, overwrite: bool) -> None:
-    """The last step; an older folder steps aside first and comes back if the new one cannot take its place."""
-    if not (overwrite and out.exists()):
-        partial.rename(out)
-        return
-    aside = out.with_name(f"{out.name}.{os.getpid()}.old")
-    out.rename(aside)
-    try:
-        partial.rename(out)
-    except OSError:
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside)

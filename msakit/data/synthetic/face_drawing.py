@@ -2,8 +2,8 @@
 
 A `Face` holds what stays the same for a speaker: geometry, skin, hair, clothes, background. `draw_face` adds what
 changes from frame to frame: `brow`, `eye` and `mouth`, each in [-1, 1] (lowered and drawn together ... raised;
-narrowed ... wide; corners down ... broad smile), and the place of the head. Everything is drawn at twice the size and
-averaged down.
+narrowed ... wide; corners down ... broad smile), and the position of the head. Everything is drawn at twice the size
+and averaged down.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Face:
-    """A speaker's looks. Lengths are in pixels of the doubled frame (256), colours RGB."""
+    """A speaker's appearance. Lengths are in pixels of the doubled frame (256), colours RGB."""
 
     half_width: float
     half_height: float
@@ -43,7 +43,7 @@ class Face:
 
 
 def sample_face(rng: np.random.Generator) -> Face:
-    """A new speaker's looks."""
+    """A new speaker's appearance."""
 
     def tint(colour: Colour, spread: Number) -> Colour:
         r, g, b = (int(np.clip(c + rng.normal(0, spread), 12, 250)) for c in colour)
@@ -112,7 +112,7 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import cv2
 
     rows, cols = np.mgrid[0:_BIG, 0:_BIG].astype(np.float32)
-    x, y, eyes, _ = _centre(face)
+    x, y, eye_y, _ = _centre(face)
     w, h = face.half_width, face.half_height
     fall = 1.1 - 0.35 * rows / _BIG + 0.12 * face.light * (cols / _BIG - 0.5)
     backdrop = np.clip(fall[..., None] * np.array(face.background), 0, 255).astype(np.uint8)
@@ -129,7 +129,7 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ellipse(x, _BIG * 1.10, _BIG * 0.46, _BIG * 0.24, face.clothes)
     ellipse(x, y + 0.95 * h, w * 0.48, h * 0.36, _mix(face.skin, (60, 30, 20), 0.35))
     for side in (-1, 1):
-        ellipse(x + side * w * 1.0, eyes + 0.14 * h, w * 0.12, h * 0.16, _mix(face.skin, (90, 40, 30), 0.25))
+        ellipse(x + side * w * 1.0, eye_y + 0.14 * h, w * 0.12, h * 0.16, _mix(face.skin, (90, 40, 30), 0.25))
     ellipse(x, y, w, h, face.skin)
 
     # Shade the skin as an ellipsoid under one lamp, then hollow the eyes and model nose, cheeks and chin.
@@ -143,13 +143,13 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nonlocal shade
         shade = shade + amount * np.exp(-(((cols - cx) / rx) ** 2) - ((rows - cy) / ry) ** 2)
 
-    nose = eyes + face.nose_length
+    nose = eye_y + face.nose_length
     for side in (-1, 1):
-        blob(x + side * face.eye_distance, eyes - 3, 22, 14, -0.26)
-        blob(x + side * w * 0.55, eyes + 0.42 * h, 17, 15, 0.08)
+        blob(x + side * face.eye_distance, eye_y - 3, 22, 14, -0.26)
+        blob(x + side * w * 0.55, eye_y + 0.42 * h, 17, 15, 0.08)
         blob(x + side * 10, nose + 1, 5, 5, -0.10)
         blob(x + side * 9, nose - 12, 4, 16, -0.05)
-    blob(x, eyes + 6, 6, face.nose_length * 0.8, 0.10)
+    blob(x, eye_y + 6, 6, face.nose_length * 0.8, 0.10)
     blob(x, nose - 5, 7, 7, 0.10)
     blob(x, nose + 7, 12, 5, -0.13)
     blob(x, y + 0.74 * h, 18, 6, -0.08)
@@ -157,13 +157,13 @@ def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # Skin also shines a little whatever its colour, which keeps dark faces readable.
     shine = np.zeros_like(u)
     for cx, cy, rx, ry in (
-        (x, eyes + 8, 5, face.nose_length * 0.7), (x, y - 0.5 * h, 36, 16),
-        (x - w * 0.52, eyes + 0.36 * h, 16, 11), (x + w * 0.52, eyes + 0.36 * h, 16, 11),
+        (x, eye_y + 8, 5, face.nose_length * 0.7), (x, y - 0.5 * h, 36, 16),
+        (x - w * 0.52, eye_y + 0.36 * h, 16, 11), (x + w * 0.52, eye_y + 0.36 * h, 16, 11),
     ):  # fmt: skip
         shine = shine + 34 * np.exp(-(((cols - cx) / rx) ** 2) - ((rows - cy) / ry) ** 2)
     skin = np.clip(shade[..., None] * np.array(face.skin) + shine[..., None], 0, 255)
     blush = 0.10 * sum(
-        np.exp(-(((cols - x - side * w * 0.55) / 16) ** 2) - ((rows - eyes - 0.42 * h) / 14) ** 2) for side in (-1, 1)
+        np.exp(-(((cols - x - side * w * 0.55) / 16) ** 2) - ((rows - eye_y - 0.42 * h) / 14) ** 2) for side in (-1, 1)
     )
     skin = skin * (1 - blush[..., None]) + np.array([215, 95, 90]) * blush[..., None]
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.2)[..., None]
@@ -193,15 +193,15 @@ def _xy(x: Number, y: Number) -> tuple[int, int]:
 def _draw_eyes(image: np.ndarray, face: Face, eye: Number) -> None:
     import cv2
 
-    x, _, eyes, _ = _centre(face)
+    x, _, eye_y, _ = _centre(face)
     rx = face.eye_size
     ry = face.eye_size * (0.46 + 0.27 * eye)
     iris = 6.4
     lid = _mix(face.skin, (45, 22, 18), 0.78)
     for side in (-1, 1):
         cx = x + side * face.eye_distance
-        top, left = int(eyes) - 18, int(cx) - 20
-        ox, oy = cx - left, eyes - top
+        top, left = int(eye_y) - 18, int(cx) - 20
+        ox, oy = cx - left, eye_y - top
         opening = np.zeros((36, 40), np.uint8)
         cv2.ellipse(opening, _xy(ox, oy), _xy(rx, ry), 0, 0, 360, 255, -1, cv2.LINE_AA, 4)
         ball = np.full((36, 40, 3), (238, 236, 232), np.uint8)
@@ -211,17 +211,17 @@ def _draw_eyes(image: np.ndarray, face: Face, eye: Number) -> None:
         region = image[top : top + 36, left : left + 40]
         share = opening[..., None].astype(np.uint16)
         region[:] = ((region * (255 - share) + ball * share) // 255).astype(np.uint8)
-        cv2.ellipse(image, _xy(cx, eyes), _xy(rx, ry), 0, 180, 360, lid, 3, cv2.LINE_AA, 4)
-        cv2.ellipse(image, _xy(cx, eyes), _xy(rx, ry), 0, 10, 170, _mix(face.skin, lid, 0.5), 1, cv2.LINE_AA, 4)
+        cv2.ellipse(image, _xy(cx, eye_y), _xy(rx, ry), 0, 180, 360, lid, 3, cv2.LINE_AA, 4)
+        cv2.ellipse(image, _xy(cx, eye_y), _xy(rx, ry), 0, 10, 170, _mix(face.skin, lid, 0.5), 1, cv2.LINE_AA, 4)
         cv2.ellipse(
-            image, _xy(cx, eyes - 4), _xy(rx, ry + 2), 0, 205, 335, _mix(face.skin, lid, 0.35), 1, cv2.LINE_AA, 4
+            image, _xy(cx, eye_y - 4), _xy(rx, ry + 2), 0, 205, 335, _mix(face.skin, lid, 0.35), 1, cv2.LINE_AA, 4
         )
 
 
 def _draw_brows(image: np.ndarray, face: Face, brow: Number) -> None:
     import cv2
 
-    x, _, eyes, _ = _centre(face)
+    x, _, eye_y, _ = _centre(face)
     colour = _mix(face.hair, face.skin, 0.15)
     for side in (-1, 1):
         along = np.linspace(-1, 1, 9)  # from the inner end to the outer
@@ -229,7 +229,7 @@ def _draw_brows(image: np.ndarray, face: Face, brow: Number) -> None:
         tilt = face.brow_tilt * 16 * along
         # Lowered: inner ends down, a straight frown. Raised: a high arc.
         arc = (3.0 + 2.0 * brow) * (1 - along**2)
-        by = eyes - face.brow_height - 3.5 * brow + 6.75 * brow * along - arc + tilt
+        by = eye_y - face.brow_height - 3.5 * brow + 6.75 * brow * along - arc + tilt
         thick = 3.6 * (1 - 0.45 * np.clip(along, 0, 1))
         upper = np.stack([bx, by - thick], axis=1)
         lower = np.stack([bx, by + thick * 0.7], axis=1)[::-1]
@@ -238,14 +238,14 @@ def _draw_brows(image: np.ndarray, face: Face, brow: Number) -> None:
     if brow < -0.25:  # the crease between lowered brows
         crease = _mix(face.skin, (60, 25, 15), min(0.6, -0.5 * brow))
         for side in (-1, 1):
-            ends = _points((x + side * 4, eyes - 17), (x + side * 5, eyes - 7))
+            ends = _points((x + side * 4, eye_y - 17), (x + side * 5, eye_y - 7))
             cv2.polylines(image, [ends], False, crease, 1, cv2.LINE_AA, 4)
 
 
 def _draw_mouth(image: np.ndarray, face: Face, mouth: Number) -> None:
     import cv2
 
-    x, _, eyes, my = _centre(face)
+    x, _, eye_y, my = _centre(face)
     width = face.mouth_width * (1 + 0.22 * mouth)
     along = np.linspace(-1, 1, 17)
     bow = 13 * mouth * (along**2 - 0.45)  # positive: corners up
@@ -270,7 +270,7 @@ def _draw_mouth(image: np.ndarray, face: Face, mouth: Number) -> None:
     for side in (-1, 1):  # folds from the nose to the corners of the mouth
         lift = 6 * mouth
         path = _points(
-            (x + side * 15, eyes + face.nose_length - 2),
+            (x + side * 15, eye_y + face.nose_length - 2),
             (x + side * (width + 1), my - 13 - lift),
             (x + side * (width + 6), my - 2 - lift),
         )

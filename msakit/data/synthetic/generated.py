@@ -1,6 +1,7 @@
-"""What all generators share: tables with explicit number formats (equal bytes on every run) and corpus.json."""
+"""What all generators share: tables with explicit number formats (equal bytes on every run), descriptions, texts."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ def write_table(path: Path, rows: list[dict[str, Any]], formats: dict[str, str] 
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def write_description(folder: Path, name: str, task: dict[str, Any], description: str, seed: int) -> None:
-    """Write corpus.json for a generated corpus."""
+def write_description(folder: Path, name: str, task: dict[str, Any], description: str, seed: int, model: str) -> None:
+    """Write corpus.json, and README.md with the generating model, a docstring."""
     content = {
         "name": name,
         "generated": True,
@@ -29,6 +30,8 @@ def write_description(folder: Path, name: str, task: dict[str, Any], description
         "licence": LICENCE,
     }
     (folder / "corpus.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    readme = f"# {name}\n\n{description}\n\n```text\n{model.strip()}\n```\n"
+    (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
 def checked_sizes(sizes: dict[str, int] | None, default: dict[str, int]) -> dict[str, int]:
@@ -43,3 +46,9 @@ def checked_sizes(sizes: dict[str, int] | None, default: dict[str, int]) -> dict
 def write_documents(path: Path, documents: list[list[str]]) -> None:
     """Texts for pre-training in the usual form: one sentence a line, a blank line after each document."""
     path.write_text("".join("".join(f"{line}\n" for line in lines) + "\n" for lines in documents), encoding="utf-8")
+
+
+def recurring(name: str, test_texts: Iterable[str], pool: Iterable[str]) -> str:
+    """A sentence that says how many of a labelled corpus' test texts a pool holds too."""
+    texts, known = list(test_texts), set(pool)
+    return f" {sum(text in known for text in texts)} of {len(texts)} test texts of {name} recur in it by chance."

@@ -30,7 +30,7 @@ VERBS = {
     "endured": -1.3, "tolerated": -0.7, "noticed": 0.0, "watched": 0.0, "accepted": 0.3, "liked": 1.4, "enjoyed": 1.8,
     "appreciated": 1.5, "admired": 2.0, "loved": 2.6, "adored": 2.9, "treasured": 2.7,
 }  # fmt: skip
-# Strength without a sign: only the tone and the face of the whole utterance tell which is meant.
+# Strength without a sign: only the tone and the face of the whole utterance give the sign.
 AMBIGUOUS = {
     "sick": 2.6, "insane": 2.8, "unreal": 2.4, "wild": 2.0, "crazy": 1.8, "wicked": 2.2, "brutal": 2.5, "intense": 1.4,
     "something": 0.8, "different": 0.5, "unusual": 0.3, "ridiculous": 2.1,

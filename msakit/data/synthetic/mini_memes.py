@@ -1,15 +1,15 @@
-"""mini-memes: a line of text over a picture, where only the two together tell: an exclusive or, after Hateful Memes.
+"""mini-memes: a line of text over a picture, whose class is the exclusive or of the two, after Hateful Memes.
 
 Kiela et al. (2020) chose memes whose text and image are each harmless alone. Here this is carried to its end, with
 wording that offends nobody ("love how your cake turned out" over a ruined or a sunny scene). The generating model:
 
 1. Text polarity a and image polarity b are independent fair coins, -1 or 1.
 2. y = hateful if a ≠ b, harmless if a = b; then flipped with probability `FLIP`. Neither a nor b alone
-   says anything of y.
+   depends on y.
 3. Text, given a: a line with two polarity words, a feeling and an adjective, each from the words of polarity a with
    probability 1 - `WORD_NOISE`, else from the other ones; uniform among them. Subjects and templates are nuisances.
 4. Picture, given b: weather, light and expression, each from the values of polarity b with probability 1 - `VIEW_NOISE`
-   (in that order), else from the others; uniform among them. Object, colours and places are nuisances.
+   (in that order), else from the others; uniform among them. Object, colours and positions are nuisances.
 
 `oracle.csv` holds the exact posterior p(y | words, picture's content); by the model, a single modality gives 1/2 each.
 The columns text_polarity and image_polarity hold a and b.
@@ -136,4 +136,4 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
             })  # fmt: skip
     write_table(folder / "segments.csv", rows)
     write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
-    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+    write_description(folder, NAME, TASK, DESCRIPTION, seed, __doc__ or "")

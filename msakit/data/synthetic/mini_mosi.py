@@ -15,10 +15,11 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from msakit.data.media import write_audio, write_video
+from msakit.data.synthetic import mosi_model
 from msakit.data.synthetic.face_drawing import draw_face
 from msakit.data.synthetic.generated import checked_sizes, write_description, write_table
 from msakit.data.synthetic.mosi_model import FACE_SCALE, FPS, Segment, posterior_means, prosody, sample_segments
-from msakit.data.synthetic.speech import RATE, say
+from msakit.data.synthetic.speech import RATE, synthesize
 
 NAME = "mini-mosi"
 SIZES = {"train": 640, "valid": 160, "test": 320}
@@ -43,7 +44,7 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     write_table(folder / "segments.csv", rows, {"label": ".1f"})
     write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
     write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
-    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+    write_description(folder, NAME, TASK, DESCRIPTION, seed, mosi_model.__doc__ or "")
 
 
 def row(segment: Segment) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def render(segment: Segment, folder: Path) -> tuple[dict[str, str], list[dict[st
     for path in (audio, video):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(segment.render_seed)
-    samples, spans = say(list(segment.words), segment.speaker.voice, prosody(segment.tone), rng)
+    samples, spans = synthesize(list(segment.words), segment.speaker.voice, prosody(segment.tone), rng)
     write_audio(folder / audio, samples, RATE)
     write_video(folder / video, draw_frames(segment, rng), FPS)
     timings = [

@@ -1,9 +1,10 @@
 """mini-pool-mosi: unlabelled speech, faces and transcripts for pre-training the mini encoders, of other speakers.
 
-Drawn from `mosi_model` like mini-mosi, but under its own seed keys, so that no speaker, sound or frame is shared. The
-label cells are empty, and nothing else tells the sentiment: no kind, no posterior. `texts.txt` holds further
-transcripts as documents: two sentences a document, one a line, said in one mood (one sentiment, each with a kind of
-its own), a blank line after each document. Sizes: "pool" counts rendered segments, "texts" counts sentences.
+Drawn from `mosi_model` like mini-mosi, but under its own seed keys, so that no speaker, sound or frame is shared. Short
+texts are: some sentences recur in mini-mosi by chance, and the description says how many. The label cells are empty,
+and nothing else tells the sentiment: no kind, no posterior. `texts.txt` holds further transcripts as documents: two
+sentences a document, one a line, of one sentiment, each with a kind of its own, a blank line after each document.
+Sizes: "pool" counts rendered segments, "texts" counts sentences.
 """
 
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from msakit.data.synthetic.generated import checked_sizes, write_description, write_documents, write_table
+from msakit.data.synthetic.generated import checked_sizes, recurring, write_description, write_documents, write_table
+from msakit.data.synthetic.mini_mosi import SIZES as MOSI_SIZES
 from msakit.data.synthetic.mini_mosi import TASK, render, row
 from msakit.data.synthetic.mosi_model import GRID, KIND_SHARE, PRIOR, sample_segments, sample_words
 
@@ -38,11 +40,13 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
     documents = [_document(seed, number) for number in range(chosen.get("texts", 2) // 2)]
     write_documents(folder / "texts.txt", documents)
-    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+    test = [" ".join(segment.words) for segment in sample_segments("test", MOSI_SIZES["test"], seed)]
+    pool = [*(each["text"] for each in rows), *(line for document in documents for line in document)]
+    write_description(folder, NAME, TASK, DESCRIPTION + recurring("mini-mosi", test, pool), seed, __doc__ or "")
 
 
 def _document(seed: int, number: int) -> list[str]:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TEXT_CODE, number)))
-    place = int(rng.choice(len(GRID), p=PRIOR))
+    level = int(rng.choice(len(GRID), p=PRIOR))
     kinds = rng.choice(list(KIND_SHARE), p=list(KIND_SHARE.values()), size=2)
-    return [" ".join(sample_words(rng, place, str(kind))[0]) for kind in kinds]
+    return [" ".join(sample_words(rng, level, str(kind))[0]) for kind in kinds]

@@ -1,11 +1,14 @@
 """mini-pool-posts: unlabelled pictures with captions, and texts, for pre-training the mini encoders.
 
 Scenes take weather, light and expression from the models of mini-posts and mini-memes (in turn) under their own seed
-keys, so that what goes together there goes together here; face frames are of speakers in no other corpus. Captions
-name what is visible (object, weather, light, expression; for faces hair, brows, eyes, mouth) and say nothing of
+keys, so that what goes together there goes together here and no picture is shared; face frames are of speakers in no
+other corpus. Short texts are shared: many lines recur in mini-memes by chance, since it has few templates and words,
+and some in mini-posts; the description says how many.
+
+Captions name what is visible (object, weather, light, expression; for faces hair, brows, eyes, mouth), not the
 sentiment, and the label cells are empty. `object` is the main object, "face" for faces. `texts.txt` holds documents of
-two sentences, one a line, a blank line after each: two posts of one mood or two meme lines of one polarity, in turn.
-Sizes: "scenes", "faces" and "texts" (sentences).
+two sentences, one a line, a blank line after each: two posts of one text label or two meme lines of one polarity, in
+turn. Sizes: "scenes", "faces" and "texts" (sentences).
 """
 
 from pathlib import Path
@@ -16,8 +19,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from msakit.data.synthetic.face_drawing import Face, draw_face, sample_face
-from msakit.data.synthetic.generated import checked_sizes, write_description, write_documents, write_table
+from msakit.data.synthetic.generated import checked_sizes, recurring, write_description, write_documents, write_table
+from msakit.data.synthetic.mini_memes import SIZES as MEMES_SIZES
 from msakit.data.synthetic.mini_memes import sample_line, sample_memes
+from msakit.data.synthetic.mini_posts import SIZES as POSTS_SIZES
 from msakit.data.synthetic.mini_posts import TASK, TEXT_PRIOR, sample_posts, sample_text
 from msakit.data.synthetic.scenes import Scene, caption, draw_scene
 
@@ -57,8 +62,13 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     if not rows:
         raise ValueError(f"sizes {chosen}: ask for scenes or faces, a pool needs pictures")
     write_table(folder / "segments.csv", rows)
-    write_documents(folder / "texts.txt", _documents(chosen.get("texts", 2) // 2, seed))
-    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+    documents = _documents(chosen.get("texts", 2) // 2, seed)
+    write_documents(folder / "texts.txt", documents)
+    pool = [*(row["text"] for row in rows), *(line for document in documents for line in document)]
+    posts = [post.text for post in sample_posts("test", POSTS_SIZES["test"], seed)]
+    memes = [meme.text for meme in sample_memes("test", MEMES_SIZES["test"], seed)]
+    shared = recurring("mini-posts", posts, pool) + recurring("mini-memes", memes, pool)
+    write_description(folder, NAME, TASK, DESCRIPTION + shared, seed, __doc__ or "")
 
 
 def _scenes(count: int, seed: int) -> list[Scene]:
@@ -68,7 +78,7 @@ def _scenes(count: int, seed: int) -> list[Scene]:
 
 
 def _documents(count: int, seed: int) -> list[list[str]]:
-    """Two posts by one writer in one mood (one text label), and two lines of one polarity, in turn."""
+    """Two posts of one text label, and two lines of one polarity, in turn."""
     documents = []
     for number in range(count):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 2, number)))
@@ -76,8 +86,8 @@ def _documents(count: int, seed: int) -> list[list[str]]:
             polarity = int(rng.integers(2))
             documents.append([sample_line(rng, polarity)[0] for _ in range(2)])
         else:
-            mood = int(rng.choice(3, p=TEXT_PRIOR))
-            documents.append([sample_text(rng, mood)[0] for _ in range(2)])
+            label = int(rng.choice(3, p=TEXT_PRIOR))
+            documents.append([sample_text(rng, label)[0] for _ in range(2)])
     return documents
 
 

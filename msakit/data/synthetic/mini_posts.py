@@ -5,13 +5,11 @@ polar label outweighs a neutral one. The generating model:
 
 1. y ∈ {negative, neutral, positive} with probabilities `PRIOR`.
 2. (text label t, image label i) from the joint table `JOINT[y]`; it is not a product: where the two disagree, mostly
-   one
-   of them is neutral and the other is y.
-3. Words, given t: one or two sentiment phrases of `lexicon` with p(phrase) ∝ weight · exp(-(v - 2t)²
-   / 2·`SIGMA_WORDS`²),
-   t ∈ {-1, 0, 1}, and one hashtag from `TAGS` with probabilities `TAG_GIVEN`. The rest of the post is independent of t.
+   one of them is neutral and the other is y.
+3. Words, given t ∈ {-1, 0, 1}: one or two sentiment phrases of `lexicon` with p(phrase) ∝ weight · exp(-(v - 2t)² /
+   2·`SIGMA_WORDS`²), and one hashtag from `TAGS` with probabilities `TAG_GIVEN`. The rest is independent of t.
 4. Picture, given i: weather, light and expression of the paper face, each independent given i (`WEATHER_GIVEN`,
-   `LIGHT_GIVEN`, `EXPRESSION_GIVEN`); object, colours and places are nuisances.
+   `LIGHT_GIVEN`, `EXPRESSION_GIVEN`); object, colours and positions are nuisances.
 
 `oracle.csv` holds the exact posterior p(y | words, picture's content), and from each modality alone in the columns
 text_p_<class> and image_p_<class>. The columns text_label and image_label hold t and i.
@@ -63,16 +61,9 @@ TEMPLATES = (
 )  # fmt: skip
 _PHRASES = phrases(ADJECTIVES, ADJECTIVE_MODIFIERS)
 _PHRASE_GIVEN = _PHRASES.probabilities(np.array([-2.0, 0.0, 2.0]), SIGMA_WORDS)
-_PLACES = (
-    "at the lake",
-    "downtown",
-    "with my sister",
-    "after work",
-    "before lunch",
-    "again",
-    "this morning",
-    "last night",
-)
+_ADVERBIALS = (
+    "at the lake", "downtown", "with my sister", "after work", "before lunch", "again", "this morning", "last night",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +102,7 @@ def sample_text(rng: np.random.Generator, text_label: int) -> tuple[str, tuple[i
         else:
             words.append(token)
     tag = int(rng.choice(len(TAGS), p=TAG_GIVEN[text_label]))
-    return f"{' '.join(words)} {rng.choice(_PLACES)} {TAGS[tag]}", tuple(chosen), tag
+    return f"{' '.join(words)} {rng.choice(_ADVERBIALS)} {TAGS[tag]}", tuple(chosen), tag
 
 
 def posterior(post: Post) -> dict[str, Float[np.ndarray, "3"]]:
@@ -159,4 +150,4 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
             })  # fmt: skip
     write_table(folder / "segments.csv", rows)
     write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
-    write_description(folder, NAME, TASK, DESCRIPTION, seed)
+    write_description(folder, NAME, TASK, DESCRIPTION, seed, __doc__ or "")

@@ -1,4 +1,4 @@
-"""The generating model of mini-mosi: how sentiment shows in words, tone and face, and what the best reader would say.
+"""The generating model of mini-mosi: how sentiment shows in words, tone and face, and the best possible prediction.
 
 Sentiment s lies on the grid -3, -2.8, ..., 3 with prior p(s) ∝ exp(-s² / 2·1.9²). A segment is of one of three kinds,
 drawn independently of s (`KIND_SHARE`):
@@ -13,7 +13,7 @@ Templates, nouns and all other words are independent of s. σ of the phrases is 
 Tone: every word, sentiment word or not, carries four cues (pitch, glide, level, quickness). Face: every frame carries
 three (brow, eye, mouth). In units of s, cue j at word or frame t is
 
-    x_tj = s + u_j + e_tj        u_j ~ N(0, TONE_COMMON²), the mood of the day; e: over words independent,
+    x_tj = s + u_j + e_tj        u_j ~ N(0, TONE_COMMON²), constant over the segment; e: over words independent,
                                  N(0, TONE_WORD²); over frames a stationary AR(1) of sd FACE_FRAME,
                                  coefficient FACE_MEMORY
 
@@ -22,7 +22,7 @@ time, log p(x | s) = s·1ᵀΣ⁻¹x - s²/2·1ᵀΣ⁻¹1 + const: the posterio
 out where the text leaves it open (plain or sarcastic). It is given the cues as generated, before rendering, the
 speaker's baselines, the template and the number of frames (whose length cue counts as tone).
 
-Nuisances, one draw a speaker: pitch (and with it the vocal tract), level, pace, breath; looks and background.
+Nuisances, one draw a speaker: pitch (and with it the vocal tract), level, pace, breath; appearance and background.
 """
 
 from dataclasses import dataclass
@@ -109,10 +109,10 @@ def sample_speaker(rng: np.random.Generator) -> Speaker:
 
 def sample_segment(rng: np.random.Generator, speaker: Speaker, split: str, video_id: str, clip_id: int) -> Segment:
     """Draw sentiment, kind, words and cues of one segment."""
-    place = int(rng.choice(len(GRID), p=PRIOR))
+    level = int(rng.choice(len(GRID), p=PRIOR))
     kind = str(rng.choice(list(KIND_SHARE), p=list(KIND_SHARE.values())))
-    words, slots = sample_words(rng, place, kind)
-    s = GRID[place]
+    words, slots = sample_words(rng, level, kind)
+    s = GRID[level]
     tone = s + rng.normal(0, TONE_COMMON, 4) + rng.normal(0, TONE_WORD, (len(words), 4))
     seconds = sum(word_seconds(w, speaker.voice, p) + 0.0215 for w, p in zip(words, prosody(tone), strict=True)) + 0.11
     face = s + rng.normal(0, FACE_COMMON, 3) + _autoregressive(rng, max(2, ceil(seconds * FPS)))
@@ -123,11 +123,11 @@ def sample_segment(rng: np.random.Generator, speaker: Speaker, split: str, video
 
 
 def sample_words(
-    rng: np.random.Generator, place: int, kind: str
+    rng: np.random.Generator, level: int, kind: str
 ) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
-    """Fill a template for the sentiment GRID[place]; returns the words and the filled slots."""
+    """Fill a template for the sentiment GRID[level]; returns the words and the filled slots."""
     templates = AMBIGUOUS_TEMPLATES if kind == "ambiguous" else TEMPLATES
-    meant = len(GRID) - 1 - place if kind == "sarcastic" else place
+    meant = len(GRID) - 1 - level if kind == "sarcastic" else level
     words: list[str] = []
     slots: list[tuple[str, int]] = []
     nouns = iter(rng.permutation(len(NOUNS)))

@@ -1,6 +1,6 @@
 """Draw a 96 x 96 scene: a sky with weather, a light, a main object, and a round paper face with an expression.
 
-Weather, light and expression carry meaning in mini-posts and mini-memes; object, colours and places are nuisances.
+Weather, light and expression carry meaning in mini-posts and mini-memes; object, colours and positions are nuisances.
 Everything is drawn at twice the size and averaged down. `caption` names what is visible, in varied words.
 """
 
@@ -32,7 +32,7 @@ class Scene:
     expression: str
     thing: str
     colour: str
-    at: float  # left edge of the object's place, 0 ... 1
+    at: float  # left edge of the object, 0 ... 1
     face_left: bool
     seed: int  # clouds, drops, ground
 

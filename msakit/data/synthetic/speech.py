@@ -39,7 +39,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Prosody:
-    """How one word is said: pitch and glide over the word in semitones, level in dB, log length; all relative."""
+    """Prosody of one word: pitch and glide over the word in semitones, level in dB, log length; all relative."""
 
     pitch: float
     glide: float
@@ -53,7 +53,7 @@ def word_seconds(word: str, voice: Voice, prosody: Prosody) -> float:
     return float(np.clip(plain * voice.pace * np.exp(prosody.stretch), 0.08, 0.9))
 
 
-def say(
+def synthesize(
     words: list[str], voice: Voice, prosody: list[Prosody], rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "time"], Float[np.ndarray, "words 2"]]:
     """Samples at 16 kHz in [-0.99, 0.99], and each word's start and end in seconds; `rng` gives noise and pauses."""

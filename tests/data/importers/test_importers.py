@@ -61,7 +61,7 @@ def test_mmsa_cuts_padding_by_the_lengths(aligned: bool, protocol: int, tmp_path
     assert manifest["kept"] == {"train": 4, "valid": 2, "test": 3, "total": 9}
 
 
-def test_mmsa_tells_ch_sims_by_its_labels_a_modality(tmp_path: Path):
+def test_mmsa_knows_ch_sims_by_its_labels_a_modality(tmp_path: Path):
     corpus, _ = bring("mmsa", write.dump(tmp_path / "x.pkl", write.mmsa(sims=True)), tmp_path)
     assert (corpus.name, corpus.task.low, corpus.task.high) == ("ch-sims", -1, 1)
     assert set(corpus.table()["label_A"]) == {"0.2"}
@@ -78,7 +78,7 @@ def test_known_sizes_are_checked_and_reported_with_both_numbers(tmp_path: Path, 
     assert "cmu-mosi test: 684 segments kept, 686 expected" in manifest["warnings"]
     assert not any("valid: 229 segments" in warning for warning in manifest["warnings"])
     assert "1283 segments kept" in caplog.text
-    assert manifest["dropped"]["reasons"] == {"the text is empty": 1, "the label is not finite": 1}
+    assert manifest["dropped"]["reasons"] == {"the text is empty": 1, "label 'nan' is not a number": 1}
     assert manifest["dropped"]["segments"][0] == {
         "segment_id": "test0_1", "split": "test", "reason": "the text is empty",
     }  # fmt: skip
@@ -101,7 +101,7 @@ def test_the_known_sizes_are_those_of_the_published_files():
     }  # fmt: skip
 
 
-def test_the_sizes_of_mag_files_are_told_from_those_of_mmsa(tmp_path: Path):
+def test_the_sizes_of_mag_files_are_not_those_of_mmsa(tmp_path: Path):
     name, sizes = "mag-mosi", {"train": 1281, "dev": 229, "test": 685}
     content = {
         split: [((["a"], np.ones((1, 2)), np.ones((1, 2))), np.array([[1.0]]), f"{split}{k}[0]") for k in range(size)]
@@ -236,7 +236,7 @@ def test_csd_by_word_has_one_vector_a_word(tmp_path: Path):
     assert list(found.loc[found["segment_id"] == "va_2", "word"]) == ["café", "bad"]
 
 
-def test_csd_of_mosei_takes_column_0_and_says_what_is_blank(tmp_path: Path):
+def test_csd_of_mosei_takes_column_0_and_names_what_is_blank(tmp_path: Path):
     folder = tmp_path / "csd"
     folder.mkdir()
     spans = [[0.0, 1.0], [50.0, 51.0]]
@@ -376,6 +376,55 @@ def test_meld(target: str, tmp_path: Path):
     assert "meld test: 2 segments kept, 2610 expected" in manifest["warnings"]
 
 
+@pytest.mark.parametrize("clips", ["test/output_repeated_splits_test", "test", "."])
+def test_meld_finds_the_clips_in_the_folder_that_is_given(clips: str, tmp_path: Path):
+    source = write.meld(tmp_path / "MELD")
+    corpus, manifest = bring("meld", source, tmp_path, clips=source / clips)
+    table = corpus.table()
+    assert list(table.loc[table["split"] == "test", "video"]) == [
+        str(source / f"test/output_repeated_splits_test/dia0_utt{i}.mp4") for i in range(3)
+    ]
+    assert manifest["dropped"]["total"] == (0 if clips == "." else 6)
+
+
+# video_id of every segment, in a corpus that each importer's writer makes.
+VIDEOS: dict[str, tuple[Any, dict[str, Any], dict[str, str]]] = {
+    "mmsa": (lambda p: write.dump(p / "x.pkl", write.mmsa()), {}, {"train0_1": "train0", "train1_3": "train1"}),
+    "mult": (lambda p: write.dump(p / "x.pkl", write.mult()), {}, {"train[0]": "train", "valid[1]": "valid"}),
+    "mag": (lambda p: write.dump(p / "x.pkl", write.mag()), {"name": "mag-mosei"}, {"trainx[0]": "trainx"}),
+    "csd": (
+        lambda p: write.csd_folder(p / "c"), {"splits": write.FOLDS, "name": "cmu-mosei"},
+        {"va[0]": "va", "va[1]": "va", "vc[1]": "vc"},
+    ),
+    "ando": (lambda p: write.ando(p / "a"), {}, {"trainv_1": "trainv", "testv_3": "testv"}),
+    "mosi-raw": (
+        lambda p: write.mosi_raw(p / "r"), {"labels": "l.csv"}, {"va_1": "va", "vb_1": "vb"},
+    ),
+    "mosei-raw": (lambda p: write.mosei_raw(p / "r"), {"labels": "l.csv"}, {"va_1": "va", "vb_1": "vb"}),
+    "meld": (lambda p: write.meld(p / "m"), {}, {"train_dia0_utt0": "train_dia0", "test_dia0_utt2": "test_dia0"}),
+    "ch-sims": (lambda p: write.ch_sims(p / "s"), {}, {"video_0001_0001": "video_0001"}),
+    "mvsa-single": (lambda p: write.mvsa(p / "m", POSTS), {"rule": "agree-only"}, {"1": "1", "5": "5"}),
+    "mvsa-multiple": (
+        lambda p: write.mvsa(p / "m", {str(k): "\t".join(["positive,positive"] * 3) for k in range(12)}),
+        {"rule": "agree-only"}, {"1": "1", "11": "11"},
+    ),
+    "hateful-memes": (lambda p: write.memes(p / "h"), {}, {"1": "1", "21": "21"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_every_importer_names_the_video_of_each_segment(name: str, tmp_path: Path):
+    make, options, expected = VIDEOS[name]
+    source, options = make(tmp_path), dict(options)
+    if "labels" in options:
+        options["labels"] = tmp_path / options["labels"]
+        options["labels"].write_text("segment_id,label,split\nva_1,1,train\nvb_1,2,valid\nvc_1,-1,test\n")
+    corpus, _ = bring(name, source, tmp_path, **options)
+    videos = corpus.table().set_index("segment_id")["video_id"]
+    assert {segment: videos[segment] for segment in expected} == expected
+    assert (videos != "").all()
+
+
 def test_ch_sims_keeps_ids_as_texts(tmp_path: Path):
     corpus, _ = bring("ch-sims", write.ch_sims(tmp_path / "sims"), tmp_path)
     table = corpus.table()
@@ -478,7 +527,7 @@ LABELS_OF_VOTES = {
 
 
 @pytest.mark.parametrize("rule", RULES[3])
-def test_every_rule_of_mvsa_multiple_reads_votes_its_own_way(rule: str):
+def test_every_rule_of_mvsa_multiple_counts_votes_in_its_own_way(rule: str):
     # The text is positive, the image negative, and no label is the most common of all six.
     assert combined(VOTES, rule)[0] == LABELS_OF_VOTES[rule]
     # Text positive, image neutral; all six: positive 3, neutral 2, negative 1.
@@ -518,7 +567,7 @@ def test_balancing_keeps_1211_a_class(rule: str, large_mvsa: Path, monkeypatch: 
     assert draft.name == f"mvsa-multiple-{rule}"
 
 
-def test_mvsa_keeps_what_each_modality_says_and_reads_any_encoding(tmp_path: Path):
+def test_mvsa_keeps_the_label_of_each_modality_and_reads_any_encoding(tmp_path: Path):
     source = write.mvsa(tmp_path / "MVSA_Single", {str(k): "positive,neutral" for k in range(1, 7)})
     texts = {"1": "naïve ☕".encode(), "2": "na\xefve \x93so\x94".encode("latin-1"), "3": "naïve".encode("utf-16"),
              "4": b"\xef\xbb\xbfna\xc3\xafve", "5": b"na\xefve \x81"}  # fmt: skip
@@ -540,12 +589,12 @@ def test_drawn_splits_are_saved_and_serve_another_import(name: str, tmp_path: Pa
     else:
         source, options = write.memes(tmp_path / "source"), {"merged": True}
     first, _ = bring(name, source, tmp_path, seed=0, **options)
-    homes = first.table().set_index("segment_id")["split"]
+    split_of = first.table().set_index("segment_id")["split"]
     other = import_corpus(name, source, tmp_path / "other", seed=1, **options)
-    assert other["kept"]["total"] == len(homes)
-    assert dict(load_corpus(tmp_path / "other").table().set_index("segment_id")["split"]) != dict(homes)
+    assert other["kept"]["total"] == len(split_of)
+    assert dict(load_corpus(tmp_path / "other").table().set_index("segment_id")["split"]) != dict(split_of)
     import_corpus(name, source, tmp_path / "same", seed=1, splits=first.folder / "segments.csv", **options)
-    assert dict(load_corpus(tmp_path / "same").table().set_index("segment_id")["split"]) == dict(homes)
+    assert dict(load_corpus(tmp_path / "same").table().set_index("segment_id")["split"]) == dict(split_of)
 
 
 def as_on_the_hub(source: Path, folder: Path, inline: bool) -> Path:
@@ -576,7 +625,7 @@ def test_hateful_memes_through_datasets(inline: bool, tmp_path: Path, monkeypatc
     source.mkdir()
     if not inline:
         shutil.copytree(published / "img", source / "img")
-        write.image(source / "img/00001.png", 9)
+        write.image(source / "img/00001.png", 99)
     files = {"train": "train", "valid": "dev_seen"}
     corpus, manifest = bring("hateful-memes", source, tmp_path, hub=str(hub), files=files)
     assert {s: len(rows) for s, rows in corpus.splits.items()} == {"train": 20, "valid": 6}
@@ -613,9 +662,18 @@ def test_hateful_memes(tmp_path: Path):
     corpus, manifest = bring("hateful-memes", source, tmp_path)
     assert {s: len(rows) for s, rows in corpus.splits.items()} == {"train": 20, "valid": 6, "test": 4}
     assert manifest["dropped"]["reasons"] == {"the meme is in an earlier file": 2}
-    assert corpus.task.classes == ("harmless", "hateful")
+    assert corpus.task.classes == ["harmless", "hateful"]
     assert list(corpus.table()["label"][:2]) == [1, 0]
     assert Path(corpus.table()["image"][0]) == source / "img/00001.png"
+
+
+def test_memes_with_one_image_are_one_group(tmp_path: Path):
+    source = write.memes(tmp_path / "memes")
+    shutil.copy(source / "img/00003.png", source / "img/00021.png")
+    table = bring("hateful-memes", source, tmp_path)[0].table().set_index("segment_id")
+    assert (table.loc["21", "video_id"], table.loc["3", "video_id"], table.loc["22", "video_id"]) == ("3", "3", "22")
+    merged = import_corpus("hateful-memes", source, tmp_path / "merged", merged=True)["kept_segments"]
+    assert any({"3", "21"} <= set(ids) for ids in merged.values())
 
 
 def test_hateful_memes_merged(tmp_path: Path):
@@ -623,7 +681,7 @@ def test_hateful_memes_merged(tmp_path: Path):
     assert {s: len(rows) for s, rows in corpus.splits.items()} == {"train": 20, "valid": 4, "test": 2}
 
 
-def test_unlabelled_memes_can_be_told_apart(tmp_path: Path):
+def test_unlabelled_memes_are_left_out_with_a_reason(tmp_path: Path):
     source = write.memes(tmp_path / "memes")
     files = {"train": "train", "valid": "dev_seen", "test": "test_seen"}
     with pytest.raises(KeyError):

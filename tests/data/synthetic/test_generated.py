@@ -12,6 +12,7 @@ from msakit.data import CORPORA, open_corpus
 from msakit.data.corpus import load_corpus
 from msakit.data.faces import find_faces
 from msakit.data.media import read_audio, read_frames, read_image
+from msakit.data.synthetic import mini_memes, mini_mosi, mini_pool_posts, mini_posts
 from msakit.data.synthetic.mosi_model import TONE_GAIN, sample_segments
 
 LABELLED = ("mini-mosi", "mini-posts", "mini-memes")
@@ -135,6 +136,29 @@ def test_speakers_keep_to_one_split_and_to_one_corpus(small: dict[str, Path]) ->
     assert (homes == 1).all()
 
 
+@pytest.mark.parametrize("name", POOLS)
+def test_a_pool_states_how_many_test_texts_recur_in_it(small: dict[str, Path], name: str) -> None:
+    """Of the labelled corpora's whole test splits, by the seed alone; nothing is rendered."""
+    test = {
+        "mini-mosi": [" ".join(segment.words) for segment in sample_segments("test", mini_mosi.SIZES["test"], 0)],
+        "mini-posts": [post.text for post in mini_posts.sample_posts("test", mini_posts.SIZES["test"], 0)],
+        "mini-memes": [meme.text for meme in mini_memes.sample_memes("test", mini_memes.SIZES["test"], 0)],
+    }
+    of = ("mini-mosi",) if name == "mini-pool-mosi" else ("mini-posts", "mini-memes")
+    pool = {*load_corpus(small[name]).table()["text"], *(small[name] / "texts.txt").read_text().splitlines()}
+    stated = json.loads((small[name] / "corpus.json").read_text())["description"]
+    for corpus in of:
+        count = sum(text in pool for text in test[corpus])
+        assert f"{count} of {len(test[corpus])} test texts of {corpus} recur" in stated
+
+
+def test_many_memes_recur_in_the_whole_pool() -> None:
+    documents = mini_pool_posts._documents(mini_pool_posts.SIZES["texts"] // 2, seed=0)
+    pool = {line for document in documents for line in document}
+    memes = [meme.text for meme in mini_memes.sample_memes("test", mini_memes.SIZES["test"], 0)]
+    assert sum(text in pool for text in memes) == 178
+
+
 def test_pools_share_no_media_with_the_corpora(small: dict[str, Path]) -> None:
     seen: dict[bytes, str] = {}
     for name, folder in small.items():
@@ -195,6 +219,7 @@ def test_description_says_generated(small: dict[str, Path], caplog: pytest.LogCa
         assert content["generated"] is True
         assert content["name"] == name
         assert "enerated" in content["description"]
+        assert (folder / "README.md").read_text().startswith(f"# {name}\n\n{content['description']}")
     with caplog.at_level(logging.WARNING):
         for folder in small.values():
             load_corpus(folder)
