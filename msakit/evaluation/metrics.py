@@ -302,6 +302,9 @@ METRICS: dict[str, Metric] = {
     "f1_binary_logit05": _decided("F1 (positive class, logit ≥ 0.5)", _logit_cut, "f1_score", binary=True),
 }
 
+# The same where two classes are decided by a threshold of 0.5 on the logit in place of the probability.
+ON_LOGITS = {"accuracy": "accuracy_logit05", "f1_macro": "f1_macro_logit05", "f1_binary": "f1_binary_logit05"}
+
 # Names of the literature that leave the subset open; they mean the subset on which most scripts print them.
 ALIASES = {"f1w": "f1w_non0", "f1w_swapped": "f1w_swapped_non0"}
 

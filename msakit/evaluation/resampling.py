@@ -21,27 +21,13 @@ from jaxtyping import Float, Int, Real, Shaped
 from tqdm.auto import tqdm
 
 from msakit.evaluation.metrics import metric as metric_called
+from msakit.evaluation.statistics import LEVEL
 
 RESAMPLES = 2000
-LEVEL = 0.95
 _BLOCK = 2**22  # weights held at a time: 32 MiB
 
 Labels = Real[np.ndarray, " segments"]
 Videos = Shaped[np.ndarray, " segments"]
-
-
-@dataclass(frozen=True)
-class BootstrapInterval:
-    """A metric on one set of segments, its seeds averaged, and the percentile interval over resampled segments."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-    n_seeds: int
-    n_segments: int
-    n_videos: int | None  # None where segments were taken as independent
-    resamples: int  # those on which the metric was defined
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,6 @@ class PairedDifference:
     difference: float
     low: float
     high: float
-    level: float
     p: float
     better: str | None  # "first" or "second" where the interval leaves out zero
     n_seeds: tuple[int, int]
@@ -74,31 +59,6 @@ class PermutationTest:
     n_videos: int | None  # None where segments were taken as independent
 
 
-def over_segments(
-    metric: str,
-    prediction: Real[np.ndarray, "seeds segments *classes"],
-    label: Labels,
-    videos: Videos | None = None,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> BootstrapInterval:
-    """Percentile bootstrap interval of a metric over segments, averaged over the seeds in each resample.
-
-    prediction: on the label's scale, or class probabilities; videos: each segment's video, to resample whole videos
-    (as many as there are). The interval is nan for fewer than two segments (or videos).
-    Raises ValueError for shapes that do not fit, missing videos, or a level outside 0 to 1.
-    """
-    inside(level=level)
-    _check(metric, label, prediction)
-    unit = _units(label, videos)
-    value = _scored(metric, prediction, label)
-    draws = _over_weights(metric, [prediction], label, _resamples(unit, resamples, seed))[0]
-    draws = draws[~np.isnan(draws)]
-    low, high = _percentiles(draws, level)
-    return BootstrapInterval(value, low, high, level, len(prediction), len(label), _count(unit, videos), len(draws))
-
-
 def paired_difference(
     metric: str,
     first: Real[np.ndarray, "first_seeds segments *classes"],
@@ -106,7 +66,6 @@ def paired_difference(
     label: Labels,
     videos: Videos | None = None,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> PairedDifference:
     """Paired bootstrap: difference of two arms (first - second), both scored on the same resampled segments.
@@ -114,15 +73,14 @@ def paired_difference(
     The rows of all arrays are the same segments in the same order; the arms may have other numbers of seeds; videos:
     each segment's video, to resample whole videos. p = 2·min(share of resamples ≤ 0, share ≥ 0), each with one added
     to count and total, at most 1. Interval and p are nan for fewer than two segments (or videos).
-    Raises ValueError for shapes that do not fit, missing videos, or a level outside 0 to 1.
+    Raises ValueError for shapes that do not fit or missing videos.
     """
-    inside(level=level)
     _check(metric, label, first, second)
     unit = _units(label, videos)
     difference = _scored(metric, first, label) - _scored(metric, second, label)
     draws = np.subtract(*_over_weights(metric, [first, second], label, _resamples(unit, resamples, seed)))
     draws = draws[~np.isnan(draws)]
-    low, high = _percentiles(draws, level)
+    low, high = _percentiles(draws)
     p = float("nan")
     if len(draws):
         tails = [(1 + int((draws <= 0).sum())) / (1 + len(draws)), (1 + int((draws >= 0).sum())) / (1 + len(draws))]
@@ -130,7 +88,7 @@ def paired_difference(
     better = None
     if low > 0 or high < 0:
         better = "first" if (low > 0) == (metric_called(metric).direction == "up") else "second"
-    return PairedDifference(difference, low, high, level, p, better, (len(first), len(second)), len(label),
+    return PairedDifference(difference, low, high, p, better, (len(first), len(second)), len(label),
                             _count(unit, videos), len(draws))  # fmt: skip
 
 
@@ -188,13 +146,6 @@ def paired_permutation(
                            _count(unit, videos))  # fmt: skip
 
 
-def inside(**shares: float) -> None:
-    """Raise ValueError for a level, alpha or power that is no share."""
-    for name, share in shares.items():
-        if not 0 < share < 1:
-            raise ValueError(f"{name} is {share}; it lies between 0 and 1, such as 0.95 or 0.05")
-
-
 def _check(metric: str, label: np.ndarray, *arms: np.ndarray) -> None:
     kind = metric_called(metric).kind
     missing = int((~np.isfinite(label)).sum())
@@ -231,10 +182,10 @@ def _scored(metric: str, arm: np.ndarray, label: np.ndarray) -> float:
     return float(np.mean([metric_called(metric).function(p, label).value for p in arm]))
 
 
-def _percentiles(draws: Float[np.ndarray, " resamples"], level: float) -> tuple[float, float]:
+def _percentiles(draws: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
     if not len(draws):
         return float("nan"), float("nan")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

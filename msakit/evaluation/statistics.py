@@ -1,65 +1,21 @@
-"""How sure a number is: over training seeds, over the segments of the test split, and over many claims at once.
+"""How sure a number is: over training seeds, over many claims at once, and what a test could have shown.
 
-Two sources of chance are kept apart. Training chance (initialisation, batch order) shows in the spread over seeds;
-the values are few there, and tests rest on t distributions. Sampling chance (which segments happened to be in the
-test split) shows when segments are resampled (`msakit.evaluation.resampling`, whose functions are offered here too).
+Values over seeds are few, and the tests rest on t distributions. A result that is undefined (one seed only, a collapsed
+run, no spread) is nan, never an error. p-values are two-sided. Tests that count the test segments as well are in
+:mod:`msakit.evaluation.comparisons`.
 
-A result that is undefined (one seed only, a collapsed run, no spread) is nan, never an error. p-values are two-sided.
-
-Sources: Welch, Biometrika 34 (1947); Brown & Forsythe, JASA 69 (1974); Cliff, Psychological Bulletin 114 (1993);
-Feng & Cliff, Journal of Modern Applied Statistical Methods 3 (2004); Holm, Scandinavian Journal of Statistics 6
-(1979); Benjamini & Hochberg, JRSS B 57 (1995); Cohen, Statistical Power Analysis (1988), ch. 2.
+Sources: Welch, Biometrika 34 (1947); Brown & Forsythe, JASA 69 (1974); Holm, Scandinavian Journal of Statistics 6
+(1979); Cohen, Statistical Power Analysis (1988), ch. 2.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Float, Real
 
-from msakit.evaluation.resampling import (
-    LEVEL,
-    RESAMPLES,
-    BootstrapInterval,
-    PairedDifference,
-    PermutationTest,
-    inside,
-    over_segments,
-    paired_difference,
-    paired_permutation,
-)
-
-__all__ = [
-    "ALPHA",
-    "LEVEL",
-    "POWER",
-    "RESAMPLES",
-    "BootstrapInterval",
-    "CliffsDelta",
-    "Corrected",
-    "DetectableEffect",
-    "PairedDifference",
-    "PermutationTest",
-    "SeedSummary",
-    "SpreadTest",
-    "WelchTest",
-    "benjamini_hochberg",
-    "cliffs_delta",
-    "compare_spread",
-    "detectable",
-    "detectable_over_seeds",
-    "detectable_over_segments",
-    "detectable_spread",
-    "holm",
-    "over_seeds",
-    "over_segments",
-    "paired_difference",
-    "paired_permutation",
-    "welch",
-]
-
-ALPHA = 0.05
-POWER = 0.8
+LEVEL = 0.95  # of intervals
+ALPHA = 0.05  # of tests
+POWER = 0.8  # with which a detectable effect is found
 
 
 # --- over seeds -------------------------------------------------------------------------------------------------
@@ -78,7 +34,6 @@ class SeedSummary:
     sd: float  # ddof 1
     low: float  # of the mean's t-interval
     high: float
-    level: float
     undefined: int
 
 
@@ -89,11 +44,8 @@ class WelchTest:
     difference: float  # of the means
     low: float  # of the difference's t-interval
     high: float
-    level: float
-    t: float
     df: float  # Welch–Satterthwaite
     p: float
-    n: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -107,23 +59,11 @@ class SpreadTest:
     n: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class CliffsDelta:
-    """How often a seed of the first arm lies above one of the second, less how often below: -1 to 1, ties count 0."""
+def over_seeds(values: Real[np.ndarray, " seeds"]) -> SeedSummary:
+    """Mean, sample standard deviation and t-interval mean ± t(n-1)·sd/√n of one value a seed (or fold).
 
-    delta: float
-    low: float
-    high: float
-    level: float
-    n: tuple[int, int]
-
-
-def over_seeds(values: Real[np.ndarray, " seeds"], level: float = LEVEL) -> SeedSummary:
-    """Mean, sample standard deviation and t-interval mean ± t(n-1)·sd/√n of one value a seed.
-
-    Raises ValueError without any value, or for a level outside 0 to 1.
+    Raises ValueError without any value.
     """
-    inside(level=level)
     n = len(values)
     if n == 0:
         raise ValueError("no seed to summarise")
@@ -135,29 +75,28 @@ def over_seeds(values: Real[np.ndarray, " seeds"], level: float = LEVEL) -> Seed
         from scipy import stats
 
         sd = _sd(values)
-        half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / np.sqrt(n)
+        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / np.sqrt(n)
         low, high = float(mean - half), float(mean + half)
-    return SeedSummary(n, mean, sd, low, high, level, undefined)
+    return SeedSummary(n, mean, sd, low, high, undefined)
 
 
-def welch(first: Real[np.ndarray, " first"], second: Real[np.ndarray, " second"], level: float = LEVEL) -> WelchTest:
+def welch(first: Real[np.ndarray, " first"], second: Real[np.ndarray, " second"]) -> WelchTest:
     """Welch's t-test of two arms' means over seeds, spreads not assumed equal.
 
     t = (m₁ - m₂) / √(s₁²/n₁ + s₂²/n₂), with the Welch–Satterthwaite degrees of freedom. The values are one metric, a
-    seed each; seeds of the two arms are not paired. t, p and interval are nan where an arm has fewer than two
-    seeds or an undefined one, or where neither arm varies. Raises ValueError for a level outside 0 to 1.
+    seed each; seeds of the two arms are not paired. p and interval are nan where an arm has fewer than two seeds
+    or an undefined one, or where neither arm varies.
     """
     from scipy import stats
 
-    inside(level=level)
-    n = (len(first), len(second))
-    difference = float(np.mean(first) - np.mean(second)) if min(n) else float("nan")
-    t = df = p = low = high = float("nan")
-    if min(n) > 1 and _sd(first) + _sd(second) > 0:
+    fewest = min(len(first), len(second))
+    difference = float(np.mean(first) - np.mean(second)) if fewest else float("nan")
+    df = p = low = high = float("nan")
+    if fewest > 1 and _sd(first) + _sd(second) > 0:
         got = stats.ttest_ind(first, second, equal_var=False)
-        interval = got.confidence_interval(level)
-        t, df, p, low, high = (float(x) for x in (got.statistic, got.df, got.pvalue, interval.low, interval.high))
-    return WelchTest(difference, low, high, level, t, df, p, n)
+        interval = got.confidence_interval(LEVEL)
+        df, p, low, high = (float(x) for x in (got.df, got.pvalue, interval.low, interval.high))
+    return WelchTest(difference, low, high, df, p)
 
 
 def compare_spread(first: Real[np.ndarray, " first"], second: Real[np.ndarray, " second"]) -> SpreadTest:
@@ -179,162 +118,52 @@ def compare_spread(first: Real[np.ndarray, " first"], second: Real[np.ndarray, "
     return SpreadTest(sds, sds[0] / sds[1] if sds[1] else float("nan"), f, p, n)
 
 
-def cliffs_delta(
-    first: Real[np.ndarray, " first"], second: Real[np.ndarray, " second"], level: float = LEVEL
-) -> CliffsDelta:
-    """Cliff's delta of two arms' seeds with its interval, an effect size that only the order of values decides.
-
-    δ = mean of sign(xᵢ - yⱼ) over all pairs. Its variance s² is Cliff's (1993) unbiased one, at least
-    (1 - δ²)/(n₁n₂ - 1); the interval is Feng & Cliff's (2004), which leans towards zero and stays within ±1:
-    (δ - δ³ ± t·s·√((1 - δ²)² + t²s²)) / (1 - δ² + t²s²), t with n₁ + n₂ - 2 degrees of freedom. Where no pair is out
-    of order (δ = ±1, s = 0) the near end is Wilson's bound for that many pairs without exception, (n - z²)/(n + z²)
-    with n the smaller arm. Simulated with normal values it covers 94 % and more for δ up to 0.5; 92 % at δ = 0.84 with
-    ten seeds an arm. nan where an arm has fewer than two seeds or an undefined one.
-    Raises ValueError for a level outside 0 to 1.
-    """
-    from scipy import stats
-
-    inside(level=level)
-    n = (len(first), len(second))
-    if min(n) < 2 or np.isnan(first).any() or np.isnan(second).any():
-        nan = float("nan")
-        return CliffsDelta(nan, nan, nan, level, n)
-    above = np.sign(np.subtract.outer(first, second))
-    delta = float(above.mean())
-    if abs(delta) == 1:
-        z2 = stats.norm.ppf((1 + level) / 2) ** 2
-        near = delta * float((min(n) - z2) / (min(n) + z2))
-        return CliffsDelta(delta, min(delta, near), max(delta, near), level, n)
-    rows, columns, all_pairs = (
-        float(((x - delta) ** 2).sum()) for x in (above.mean(axis=1), above.mean(axis=0), above)
-    )
-    pairs = n[0] * n[1]
-    variance = (n[1] ** 2 * rows + n[0] ** 2 * columns - all_pairs) / (pairs * (n[0] - 1) * (n[1] - 1))
-    variance = max(variance, (1 - delta**2) / (pairs - 1))
-    ts2 = float(stats.t.ppf((1 + level) / 2, sum(n) - 2)) ** 2 * variance
-    half = np.sqrt(ts2 * ((1 - delta**2) ** 2 + ts2))
-    low, high = (float((delta - delta**3 + side * half) / (1 - delta**2 + ts2)) for side in (-1, 1))
-    return CliffsDelta(delta, low, high, level, n)
-
-
 # --- over many claims -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Corrected:
-    """p-values of one family of tests, adjusted for their number. nan stays nan and is no member of the family."""
+def holm(p: Real[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """p-values adjusted by Holm's correction; the chance of even one false claim stays at most alpha, however the
+    tests depend.
 
-    p: Float[np.ndarray, " tests"]  # as given
-    adjusted: Float[np.ndarray, " tests"]
-    rejected: Bool[np.ndarray, " tests"]  # adjusted ≤ alpha
-    alpha: float
-    method: str  # "Holm" (chance of any false claim) or "Benjamini–Hochberg" (share of false among the claims made)
-    n: int  # tests in the family
-
-
-def holm(p: Real[np.ndarray, " tests"], alpha: float = ALPHA) -> Corrected:
-    """Holm's correction: the chance of even one false claim stays at most alpha, however the tests depend.
-
-    With p in rising order, adjusted p₍ᵢ₎ = max over j ≤ i of min(1, (m - j + 1)·p₍ⱼ₎).
-    Raises ValueError for p or alpha outside 0 to 1.
+    With p in rising order, adjusted p₍ᵢ₎ = max over j ≤ i of min(1, (m - j + 1)·p₍ⱼ₎). nan stays nan and is no member
+    of the family. Raises ValueError for p outside 0 to 1.
     """
-
-    def adjust(family: np.ndarray) -> np.ndarray:
-        order = np.argsort(family)
-        raised = np.maximum.accumulate(family[order] * np.arange(len(family), 0, -1))
-        adjusted = np.empty(len(family))
-        adjusted[order] = np.minimum(raised, 1)
-        return adjusted
-
-    return _corrected(p, alpha, "Holm", adjust)
-
-
-def benjamini_hochberg(p: Real[np.ndarray, " tests"], alpha: float = ALPHA) -> Corrected:
-    """Benjamini and Hochberg's correction: of the claims made, at most the share alpha is false on average.
-
-    With p in rising order, adjusted p₍ᵢ₎ = min over j ≥ i of min(1, m·p₍ⱼ₎/j). Holds for tests that are independent or
-    positively dependent. Raises ValueError for p or alpha outside 0 to 1.
-    """
-    from scipy import stats
-
-    return _corrected(p, alpha, "Benjamini–Hochberg", lambda family: stats.false_discovery_control(family, method="bh"))
-
-
-def _corrected(p: np.ndarray, alpha: float, method: str, adjust: Callable[[np.ndarray], np.ndarray]) -> Corrected:
-    inside(alpha=alpha)
     p = np.asarray(p, dtype=float)
     tested = ~np.isnan(p)
     if ((p[tested] < 0) | (p[tested] > 1)).any():
         raise ValueError(f"p-values lie between 0 and 1, these are {p.tolist()}")
+    family = p[tested]
+    order = np.argsort(family)
+    raised = np.maximum.accumulate(family[order] * np.arange(len(family), 0, -1))
     adjusted = p.copy()
-    if tested.any():
-        adjusted[tested] = adjust(p[tested])
-    return Corrected(p, adjusted, adjusted <= alpha, alpha, method, int(tested.sum()))
+    adjusted[np.flatnonzero(tested)[order]] = np.minimum(raised, 1)
+    return adjusted
 
 
 # --- before running ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class DetectableEffect:
-    """The smallest true difference that a two-sided t-test finds with the wished power."""
+def detectable(se: float, df: float | int, alpha: float = ALPHA) -> float:
+    """Smallest true difference that a two-sided t-test at alpha finds with power `POWER`; nan for an undefined one.
 
-    effect: float  # in the metric's unit
-    standardised: float  # effect over sd (Cohen's d)
-    n: int
-    sd: float
-    alpha: float
-    power: float
-
-
-def detectable_over_seeds(n: int, sd: float, alpha: float = ALPHA, power: float = POWER) -> DetectableEffect:
-    """Smallest difference of means that n seeds an arm can show, given the s.d. over seeds of either arm.
-
-    Two-sample t-test: the d at which a noncentral t with 2n - 2 degrees of freedom and noncentrality d·√(n/2) lies
-    outside ±t(1 - alpha/2) with the given probability.
-    Raises ValueError for n < 2, a negative sd, or alpha or power outside 0 to 1 (power must exceed alpha).
-    """
-    return _detectable(n, sd, 2 * n - 2, np.sqrt(n / 2), alpha, power)
-
-
-def detectable_over_segments(n: int, sd: float, alpha: float = ALPHA, power: float = POWER) -> DetectableEffect:
-    """Smallest mean paired difference that n segments can show, given the s.d. of the segments' differences.
-
-    Paired t-test: as `detectable_over_seeds` with n - 1 degrees of freedom and noncentrality d·√n. Segments of one
-    video depend on one another; with n videos and the s.d. of the videos' mean differences it answers for videos.
-    Raises ValueError for n < 2, a negative sd, or alpha or power outside 0 to 1 (power must exceed alpha).
-    """
-    return _detectable(n, sd, n - 1, np.sqrt(n), alpha, power)
-
-
-def _detectable(n: int, sd: float, df: int, scale: float, alpha: float, power: float) -> DetectableEffect:
-    if n < 2 or not sd >= 0:
-        raise ValueError(f"n {n}, sd {sd}: want n of at least 2 and sd of at least 0")
-    d = _shift(float(df), alpha, power) / float(scale)
-    return DetectableEffect(d * sd, d, n, sd, alpha, power)
-
-
-def detectable(se: float, df: float | int, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Smallest true difference that a two-sided t-test finds with the wished power, given the difference's own
-    standard error and degrees of freedom (as :class:`msakit.evaluation.contrasts.Contrast` has them); nan for an undefined one.
-
-    Raises ValueError for alpha or power outside 0 to 1 (power must exceed alpha).
+    se, df: the difference's own standard error and degrees of freedom, as
+    :class:`msakit.evaluation.comparisons.Comparison` has them. Raises ValueError for alpha outside 0 to `POWER`.
     """
     if not np.isfinite([se, df]).all():
         return float("nan")
-    return se * _shift(float(df), alpha, power)
+    return se * _shift(float(df), alpha)
 
 
-def detectable_spread(n: tuple[int, int], alpha: float = ALPHA, power: float = POWER) -> float:
-    """Smallest ratio of standard deviations (above 1) that `compare_spread` finds with the wished power.
+def detectable_spread(n: tuple[int, int], alpha: float = ALPHA) -> float:
+    """Smallest ratio of standard deviations (above 1) that `compare_spread` finds at alpha with power `POWER`.
 
     By simulation with normal values, always the same ones (2000 pairs; the ratio is good to some per cent); infinite
     where even a ratio of 1000 is not found. nan for fewer than three seeds in an arm.
-    Raises ValueError for alpha or power outside 0 to 1 (power must exceed alpha).
+    Raises ValueError for alpha outside 0 to `POWER`.
     """
     from scipy import optimize, stats
 
-    _powerful(alpha, power)
+    _check(alpha)
     if min(n) < 3:
         return float("nan")
     generator = np.random.default_rng(0)
@@ -346,28 +175,27 @@ def detectable_spread(n: tuple[int, int], alpha: float = ALPHA, power: float = P
         a, b = first * np.exp(log_ratio), second
         between = (a.mean(1) - b.mean(1)) ** 2 * n[0] * n[1] / sum(n)
         inner = (n[0] * a.var(1) + n[1] * b.var(1)) / (sum(n) - 2)
-        return float((between > cut * inner).mean()) - power
+        return float((between > cut * inner).mean()) - POWER
 
     top = float(np.log(1000))
     return float("inf") if lacking(top) < 0 else float(np.exp(optimize.brentq(lacking, 0.0, top, xtol=1e-3)))
 
 
-def _powerful(alpha: float, power: float) -> None:
-    inside(alpha=alpha, power=power)
-    if power <= alpha:
-        raise ValueError(f"power {power} must exceed alpha {alpha}")
+def _check(alpha: float) -> None:
+    if not 0 < alpha < POWER:
+        raise ValueError(f"alpha is {alpha}; it lies between 0 and the power of {POWER}, such as 0.05")
 
 
-def _shift(df: float, alpha: float, power: float) -> float:
-    """The noncentrality at which a t with df degrees of freedom lies outside ±t(1 - alpha/2) that often."""
+def _shift(df: float, alpha: float) -> float:
+    """The noncentrality at which a t with df degrees of freedom lies outside ±t(1 - alpha/2) with power `POWER`."""
     from scipy import optimize, stats
 
-    _powerful(alpha, power)
+    _check(alpha)
     cut = float(stats.t.ppf(1 - alpha / 2, df))
 
     def lacking(shift: float) -> float:
         # The far tail lies below Φ(-shift); scipy has no digits for it, and may give nan, where it is next to nothing.
-        return float(stats.nct.sf(cut, df, shift)) + float(np.nan_to_num(stats.nct.cdf(-cut, df, shift))) - power
+        return float(stats.nct.sf(cut, df, shift)) + float(np.nan_to_num(stats.nct.cdf(-cut, df, shift))) - POWER
 
     top = cut + 1.0
     while lacking(top) < 0:

@@ -2,8 +2,8 @@
 
 Drawing segments with replacement gives each a whole-numbered weight (how often it was drawn), and a metric of the
 resample is the metric with those weights: sums over segments become one matrix product for all resamples. The values
-are those of `msakit.evaluation.metrics` on the repeated segments (and so scikit-learn's, with `zero_division=0`); a resample in
-which the metric is undefined gives nan.
+are those of :mod:`msakit.evaluation.metrics` on the repeated segments (and so scikit-learn's, with `zero_division=0`);
+a resample in which the metric is undefined gives nan.
 
 Each function takes what the metric compares, `[segments]`, and weights `[resamples, segments]`, at least zero, and
 returns one value a resample.

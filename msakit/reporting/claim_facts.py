@@ -1,151 +1,212 @@
-"""Claims as data: the ``claims:`` of ``papers/<paper>.yaml``, read strictly, and the arms that they speak of.
+"""Claims as data: the ``claims:`` of a paper's facts, read strictly, and the arms that they speak of.
 
 A claim in the YAML::
 
     - id: intermediate-beats-output
       sentence: An intermediate layer of a pre-trained encoder serves sentiment better than its output layer.
       source: abstract [P]
-      metric: mae
+      metric: mae                     # or, by task: {regression: mae, classification: auroc}
       family: layers
       comparisons:
-        text: {a: {intermediate: layer*-text}, b: {last: layer*-text}}
+        text:
+          a: {intermediate: {group: "Encoder, single layer", modalities: text}}
+          b: {last: {group: "Encoder, single layer", modalities: text}}
+        together: {a: [best-text-audio-vision, best-text-audio], b: [output-text-audio-vision, output-text-audio]}
 
-An arm is a recorded arm's name, or a role among the arms that a pattern finds (:func:`resolve`). Lists of arms, all of
-one length, are alternatives: the first place whose arms were all run is taken.
+Each side of a comparison is an arm's name, or one of a selection of arms (:class:`Selection`: facts of their records,
+never their names):
+
+    chosen         the one with the best mean over seeds on validation
+    first, last    the one of the lowest, or highest, layer (or share of the training data, with ``by: share``)
+    intermediate   of those between first and last, the one chosen on validation
+
+such as ``{last: {model: joint, like: joint, by: share}}``. Where a selection gives no arm, the comparison was not run.
+Lists on both sides, of one length, are alternatives: the first place whose arms were all run is taken.
 """
 
-import fnmatch
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from msakit import papers
+from pydantic import Field, model_validator
+
 from msakit.evaluation import metrics
-from msakit.runs.record import Runs
+from msakit.reporting.contract import Paper
+from msakit.reporting.scores import scores
+from msakit.runs.record import Record
+from msakit.runs.store import Runs
+from msakit.strict import Strict, parse
 
 KINDS = ("generated", "real")
-TESTS = ("difference", "spread", "ratio")
-ROLES = ("chosen", "intermediate", "first", "last")
-
-Arm = str | Mapping[str, str]  # an arm's name, or one of ROLES with a pattern of names
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two arms, or two leads of arms."""
+class Selection(Strict):
+    """The recorded arms, references aside, of which all the given facts hold.
 
-    name: str
-    a: Arm
-    b: Arm
-    beyond: tuple[Arm, Arm] | None = None  # the second pair, whose lead the first one's is to exceed
+    An arm that is `like` another one (a variant, a reader's own) is taken only where `like` or `arms` is given.
+    """
+
+    group: str | None = None
+    model: str | None = None
+    modalities: str | None = None  # "text", "text+audio"
+    protocol: str | None = None  # its name
+    share: int | None = None  # per cent of the training split
+    like: str | None = None  # what their definitions are like
+    arms: list[str] | None = None  # these alone
+    by: Literal["layer", "share"] = "layer"  # what first and last go by; a layer is that of the only modality
+
+    def takes(self, record: Record) -> bool:
+        """Whether that run's arm belongs to the selection."""
+        facts = {
+            "group": record.definition.group,
+            "model": record.definition.model,
+            "modalities": "+".join(record.modalities),
+            "protocol": record.definition.protocol.name,
+            "share": record.definition.protocol.share,
+        }
+        if record.reference or any(getattr(self, name) not in (None, value) for name, value in facts.items()):
+            return False
+        if self.arms is not None:
+            return record.arm in self.arms and self.like in (None, record.definition.like)
+        return record.definition.like == self.like
+
+    def position(self, record: Record) -> int | None:
+        """Where the arm stands in the order of first and last; None where it has no such number."""
+        if self.by == "share":
+            return record.definition.protocol.share
+        layers = [feature.layer for feature in record.features.values()]
+        return layers[0] if len(layers) == 1 and isinstance(layers[0], int) else None
+
+    def __str__(self) -> str:
+        given = self.model_dump(exclude_defaults=True, exclude={"by"})
+        shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in given.items()}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+class Role(Strict):
+    """One arm of a selection; exactly one of the four is given."""
+
+    chosen: Selection | None = None
+    intermediate: Selection | None = None
+    first: Selection | None = None
+    last: Selection | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Role":
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("an arm is its name, or one of chosen, intermediate, first, last with facts of the arms")
+        return self
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.model_dump(exclude_none=True)))
+
+    @property
+    def selection(self) -> Selection:
+        found: Selection = getattr(self, self.name)
+        return found
+
+
+Side = str | Role
+
+
+class Lead(Strict):
+    """Two arms, of which the first is to lead."""
+
+    a: Side
+    b: Side
+
+
+class Pair(Strict):
+    """One comparison of a claim: two arms, or alternatives of two arms, or two leads."""
+
+    a: Side | list[Side]
+    b: Side | list[Side]
+    beyond: Lead | None = None  # the second pair, whose lead the first one's is to exceed
     value: str | None = None  # of a ratio: what is measured a run, see msakit.reporting.claims.measured
-    otherwise: "Comparison | None" = None  # in place of this one where its arms were not run
+
+    @model_validator(mode="after")
+    def _alternatives(self) -> "Pair":
+        sizes = {len(side) for side in (self.a, self.b) if isinstance(side, list)}
+        if len(sizes) > 1 or 0 in sizes:
+            raise ValueError("lists of arms on both sides are alternatives and want one length")
+        return self
+
+    def alternatives(self) -> list[tuple[Side, ...]]:
+        """The arms of each alternative: two, or four with `beyond`."""
+        more = () if self.beyond is None else (self.beyond.a, self.beyond.b)
+        count = max((len(side) for side in (self.a, self.b) if isinstance(side, list)), default=1)
+        first, second = (side if isinstance(side, list) else [side] * count for side in (self.a, self.b))
+        return [(*arms, *more) for arms in zip(first, second, strict=True)]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim of a paper. Fields are those of the YAML, with these defaults."""
+class Claim(Strict):
+    """One claim of a paper."""
 
+    paper: str
     id: str
     sentence: str  # in our words
     source: str  # where the paper or its authors say so, with its tag, or that it is our own question
-    metric: str  # a name of msakit.evaluation.metrics, whose direction says what better is
+    metric: str | dict[Literal["regression", "classification"], str]  # whose direction says what better is
     family: str  # claims that are corrected together
-    comparisons: tuple[Comparison, ...]
-    test: str = "difference"
-    margin: float = 0.0  # of "not worse", in the metric's unit
-    seeds: int = 5  # seeds or folds an arm at least
-    kinds: tuple[str, ...] = KINDS
-    corpora: tuple[str, ...] | None = None  # None: all of the paper's
-    paper: str = ""
+    comparisons: dict[str, Pair] = Field(min_length=1)
+    test: Literal["difference", "spread", "ratio"] = "difference"
+    margin: float = Field(0.0, ge=0)  # of "not worse", in the metric's unit
+    seeds: int = Field(5, ge=2)  # seeds or folds an arm at least
+    kinds: list[Literal["generated", "real"]] = ["generated", "real"]  # of data that it is made for
+    corpora: list[str] | None = None  # None: all of the paper's
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Claim":
+        for name in self.metric.values() if isinstance(self.metric, dict) else [self.metric]:
+            metrics.metric(name)
+        for name, pair in self.comparisons.items():
+            if (pair.value is None) == (self.test == "ratio") or (pair.beyond and self.test != "difference"):
+                raise ValueError(f"{name}: 'value' goes with a ratio, and only with it; 'beyond' with a difference")
+        return self
+
+    def metric_on(self, task: str) -> str | None:
+        """The metric for a task; None where the claim has none for it."""
+        name = self.metric.get(task) if isinstance(self.metric, dict) else self.metric  # type: ignore[call-overload]
+        return name if name is not None and metrics.metric(name).kind == task else None
 
 
-def claims_of(paper: str) -> tuple[Claim, ...]:
-    """The claims of ``<paper>.yaml``, checked. Raises ValueError naming the file, the claim and the mend."""
-    items = papers.facts(paper).get("claims") or []
-    claims = tuple(parsed(item, paper, f"{paper}.yaml, claim {number}") for number, item in enumerate(items, start=1))
-    twice = {claim.id for claim in claims if [other.id for other in claims].count(claim.id) > 1}
+def claims_of(paper: Paper) -> tuple[Claim, ...]:
+    """The claims of a paper's facts, checked. Raises ValueError naming the file, the claim and the mend."""
+    claims = tuple(
+        parsed(item, paper.name, f"{paper.name}/paper.yaml, claim {number} ({item.get('id', 'without id')})")
+        for number, item in enumerate(paper.facts.get("claims") or [], start=1)
+    )
+    ids = [claim.id for claim in claims]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:
-        raise ValueError(f"{paper}.yaml: two claims are called {', '.join(sorted(twice))}; give each an id of its own")
+        raise ValueError(f"{paper.name}/paper.yaml: two claims are called {', '.join(twice)}; give each its own id")
     return claims
 
 
 def parsed(item: Mapping[str, Any], paper: str, where: str) -> Claim:
     """One claim from its YAML, checked."""
-    values = dict(item)
-    where = f"{where} ({values.get('id', 'without id')})"
-    known = set(Claim.__dataclass_fields__) - {"paper"}
-    needed = {"id", "sentence", "source", "metric", "family", "comparisons"}
-    faults = [f"{name} is missing" for name in sorted(needed - set(values))]
-    faults += [f"{name!r} is no field of a claim ({', '.join(sorted(known))})" for name in sorted(set(values) - known)]
-    if faults:
-        raise ValueError(f"{where}: {'; '.join(faults)}")
-    comparisons = tuple(_comparison(name, pair, where) for name, pair in values.pop("comparisons").items())
-    for name in ("kinds", "corpora"):
-        if values.get(name) is not None:
-            values[name] = tuple(values[name])
-    claim = Claim(comparisons=comparisons, paper=paper, **values)
-    metrics.metric(claim.metric)
-    if claim.test not in TESTS:
-        raise ValueError(f"{where}: test {claim.test!r}; choose from {', '.join(TESTS)}")
-    if not set(claim.kinds) <= set(KINDS):
-        raise ValueError(f"{where}: kinds {', '.join(claim.kinds)}; choose from {', '.join(KINDS)}")
-    if not comparisons or claim.margin < 0 or claim.seeds < 2:
-        raise ValueError(f"{where}: wants a comparison, a margin of at least 0, and 2 seeds or more")
-    for pair in comparisons:
-        if (pair.value is None) == (claim.test == "ratio") or (pair.beyond and claim.test != "difference"):
-            raise ValueError(f"{where}, {pair.name}: 'value' goes with a ratio, and only with it; 'beyond' with a "
-                             "difference")  # fmt: skip
-    return claim
+    return parse(Claim, {**item, "paper": paper}, where)
 
 
-def _comparison(name: str, pair: Mapping[str, Any], where: str) -> Comparison:
-    unknown = sorted(set(pair) - {"a", "b", "beyond", "value"})
-    if unknown or not {"a", "b"} <= set(pair):
-        raise ValueError(f"{where}, comparison {name}: wants a and b, and may have beyond or value; it has "
-                         f"{', '.join(pair)}")  # fmt: skip
-    lists = {len(pair[side]) for side in ("a", "b") if isinstance(pair[side], list)}
-    if lists:
-        if len(lists) > 1 or 0 in lists or pair.get("beyond"):
-            raise ValueError(f"{where}, comparison {name}: lists of arms want one length, and no beyond")
-        taken = [{**pair} | {side: pair[side][place] for side in ("a", "b") if isinstance(pair[side], list)}
-                 for place in range(lists.pop())]  # fmt: skip
-        made: Comparison | None = None
-        for item in reversed(taken):
-            made = replace(_comparison(name, item, where), otherwise=made)
-        return made or _comparison(name, taken[0], where)
-    beyond = pair.get("beyond")
-    arms = [pair["a"], pair["b"], *([beyond["a"], beyond["b"]] if beyond else [])]
-    for arm in arms:
-        if isinstance(arm, Mapping) and (len(arm) != 1 or next(iter(arm)) not in ROLES):
-            raise ValueError(f"{where}, comparison {name}: {dict(arm)} names no arm; write its name, or one of "
-                             f"{', '.join(ROLES)} with a pattern")  # fmt: skip
-    return Comparison(name, arms[0], arms[1], (arms[2], arms[3]) if beyond else None, pair.get("value"))
-
-
-def resolve(runs: Runs, arm: Arm, metric: str) -> str | None:
-    """The recorded arm that is meant, or None.
-
-    ``chosen`` is the arm of a pattern with the best mean over seeds on validation; ``first`` and ``last`` have the
-    lowest and highest number in place of the pattern's star; ``intermediate`` is chosen among those in between.
-    """
-    there = sorted(runs.frame["arm"].unique())
-    if isinstance(arm, str):
-        return arm if arm in there else None
-    ((role, pattern),) = arm.items()
-    form = re.compile(re.escape(pattern).replace(r"\*", r"(\d+(?:\.\d+)?)"))
-    numbered = sorted((float(found[1]), name) for name in there if (found := form.fullmatch(name)))
-    names = [name for _, name in numbered]
-    if role == "chosen" and not names:
-        names = fnmatch.filter(there, pattern)
-    if role == "intermediate":
+def resolve(runs: Runs, side: Side, metric: str) -> str | None:
+    """The recorded arm that is meant, or None. runs: of one corpus."""
+    if isinstance(side, str):
+        return side if side in runs.arms else None
+    selection = side.selection
+    taken = {run.record.arm: run.record for run in runs if selection.takes(run.record)}
+    names = list(taken)
+    if side.name != "chosen":
+        positions = {name: selection.position(record) for name, record in taken.items()}
+        names = sorted((name for name in names if positions[name] is not None), key=lambda name: positions[name] or 0)
+        if len(names) < 2:
+            return None
+        if side.name in ("first", "last"):
+            return names[0 if side.name == "first" else -1]
         names = names[1:-1]
-    if not names or (role in ("first", "last") and len(names) < 2):
+    if not names:
         return None
-    if role in ("first", "last"):
-        return names[0 if role == "first" else -1]
-    means = runs.select(arm=names).scores(metric, split="valid").groupby("arm")["value"].mean().loc[names].dropna()
+    # In the order of their positions: of equal means the first is taken.
+    means = scores(runs.select(arm=names), metric, split="valid").groupby("arm")["value"].mean().loc[names].dropna()
     if means.empty:
         return None
     return str(means.idxmax() if metrics.metric(metric).direction == "up" else means.idxmin())

@@ -2,11 +2,13 @@
 
 Colours are the Okabe–Ito palette, which colour-blind readers can tell apart; every series has a marker and a line
 style of its own besides, so that a figure reads in grey. Sizes are for one column (3.4 inches) or two (7 inches).
-`save` writes the picture and the numbers plotted; the numbers are what a check compares.
+`save` writes the picture and the numbers plotted.
 """
 
+import itertools
+import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -22,11 +24,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from msakit.evaluation import metrics, statistics
+from msakit.files import write_atomically
 from msakit.reporting import describe
-from msakit.runs.record import write_atomically
+from msakit.reporting.contract import Paper
+from msakit.reporting.scores import arms_in_order, kind_of_data, reference_value, scores
+from msakit.runs.store import Runs
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
 DPI = 180
+DATA = "data.json"  # the plotted data of all figures of a folder
 # Okabe & Ito 2008, without yellow (too light for lines on white); the order of first use.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -62,27 +68,55 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write `<name>.png` (180 dpi) and the plotted data `<name>.csv`.
+def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> Path:
+    """Write `<name>.png` (180 dpi) and put what it shows into the folder's `data.json`. Returns the picture's path.
 
-    The picture's only metadata are its title and its description in words, so equal figures are equal bytes.
+    `data.json` holds the plotted data of all figures of the folder, by name: {"columns": [...], "data": [row, ...]},
+    so that ``pd.DataFrame(**json.load(file)[name])`` is the frame, with six significant digits. The picture's only
+    metadata are its title and its description in words, so equal figures are equal bytes. A folder is written by one
+    process at a time; a stop leaves both files whole.
     """
     picture = BytesIO()
     with plt.rc_context(RC):
-        told = {"Title": describe.title(figure), "Description": describe.describe(figure, data)}
-        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None, **told})
-    paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.csv"
-    write_atomically(paths[0], picture.getvalue())
-    text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_atomically(paths[1], text.encode())
-    return paths
+        words = {"Title": describe.title(figure), "Description": describe.describe(figure, data)}
+        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None, **words})
+    path = Path(folder) / f"{name}.png"
+    write_atomically(path, picture.getvalue())
+    write_data(Path(folder), {**read_data(Path(folder)), name: data})
+    return path
 
 
-def over_seeds(frame: pd.DataFrame, by: Sequence[str], level: float = statistics.LEVEL) -> pd.DataFrame:
+def read_data(folder: Path) -> dict[str, pd.DataFrame]:
+    """The plotted data of a folder's figures, by name; empty where there are none."""
+    path = folder / DATA
+    if not path.is_file():
+        return {}
+    return {name: pd.DataFrame(**each) for name, each in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def write_data(folder: Path, data: Mapping[str, pd.DataFrame]) -> None:
+    """Write the folder's `data.json`, a figure a line, in alphabetical order."""
+    lines = [f"{json.dumps(name)}: {_as_json(data[name])}" for name in sorted(data)]
+    write_atomically(folder / DATA, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def _as_json(frame: pd.DataFrame) -> str:
+    def plain(value: Any) -> Any:
+        if pd.isna(value):
+            return None
+        value = value.item() if isinstance(value, np.generic) else value
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    rows = [[plain(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    content = {"columns": [str(name) for name in frame.columns], "data": rows}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Columns `by`, n, mean, sd, low, high of the column `value`, groups in the order they come."""
     rows = []
     for group, part in frame.groupby(list(by), sort=False):
-        got = statistics.over_seeds(part["value"].to_numpy(float), level)
+        got = statistics.over_seeds(part["value"].to_numpy(float))
         rows.append((*group, got.n, got.mean, got.sd, got.low, got.high))
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
 
@@ -107,7 +141,6 @@ def layer_curve(
     frame: pd.DataFrame,
     metric: str,
     best: Mapping[str, int] | None = None,
-    level: float = statistics.LEVEL,
     first: int = 0,
 ) -> Axes:
     """A metric over the encoder's hidden states, one line a modality, with the t-interval over seeds.
@@ -116,7 +149,7 @@ def layer_curve(
     layer that validation chose (`best`: modality -> layer) by a star. first: place in the palette of the first line,
     for panels that share one order of modalities.
     """
-    points = over_seeds(frame, ["modality", "layer"], level)
+    points = over_seeds(frame, ["modality", "layer"])
     for index, (modality, part) in enumerate(points.groupby("modality", sort=False), start=first):
         line = part.sort_values("layer")
         colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
@@ -147,42 +180,26 @@ def layer_curve(
 
 
 def arm_points(
-    ax: Axes,
-    frame: pd.DataFrame,
-    metric: str,
-    titles: Mapping[str, str],
-    oracle: float | None = None,
-    constant: float | None = None,
-    level: float = statistics.LEVEL,
+    ax: Axes, frame: pd.DataFrame, metric: str, titles: Mapping[str, str], lines: Mapping[str, float] | None = None
 ) -> Axes:
-    """Arms from top to bottom: the mean with its t-interval over seeds, and one small point a seed beside it.
+    """Arms from top to bottom: the mean with its t-interval over runs, and one small point a run beside it.
 
-    frame: arm, seed, value; titles: arm -> label, in the order shown. oracle and constant are drawn as lines: the best
-    score that the data allow, and the score of a constant prediction.
+    frame: arm, value, a row a seed or fold; titles: arm -> label, in the order shown. lines: label -> score, drawn as
+    vertical lines, such as the best score that the data allow and that of a constant prediction.
     """
     shown = [arm for arm in titles if arm in set(frame["arm"])]
-    rows = over_seeds(frame[frame["arm"].isin(shown)], ["arm"], level).set_index("arm")
-    for place, arm in enumerate(shown):
+    rows = over_seeds(frame[frame["arm"].isin(shown)], ["arm"]).set_index("arm")
+    for y, arm in enumerate(shown):
         row, values = rows.loc[arm], frame.loc[frame["arm"] == arm, "value"]
-        ax.plot(
-            values,
-            np.full(len(values), place + 0.26),
-            ls="",
-            marker="o",
-            ms=2.6,
-            mfc="white",
-            mec=GREY,
-            mew=0.7,
-            zorder=2,
-        )
+        ax.plot(values, np.full(len(values), y + 0.26), ls="", marker="o", ms=2.6, mfc="white", mec=GREY, mew=0.7,
+                zorder=2)  # fmt: skip
         if np.isfinite(row["low"]):
-            ax.plot([row["low"], row["high"]], [place, place], color=PALETTE[0], lw=1.6, zorder=3)
-        ax.plot(row["mean"], place, marker="o", ms=5, color=PALETTE[0], ls="", zorder=4)
-    for value, label, line in ((oracle, "oracle", "--"), (constant, "constant", ":")):
-        if value is not None:
-            ax.axvline(value, color=GREY, ls=line, lw=1, zorder=1)
-            ax.annotate(label, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center", va="bottom",
-                        textcoords="offset points", fontsize=6.5, color=GREY)  # fmt: skip
+            ax.plot([row["low"], row["high"]], [y, y], color=PALETTE[0], lw=1.6, zorder=3)
+        ax.plot(row["mean"], y, marker="o", ms=5, color=PALETTE[0], ls="", zorder=4)
+    for (label, value), style in zip((lines or {}).items(), itertools.cycle(("--", ":", "-."))):
+        ax.axvline(value, color=GREY, ls=style, lw=1, zorder=1)
+        ax.annotate(label, (value, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), ha="center", va="bottom",
+                    textcoords="offset points", fontsize=6.5, color=GREY)  # fmt: skip
     ax.set_yticks(range(len(shown)), [titles[arm] for arm in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.grid(axis="y", color="#EEEEEE", lw=0.7)
@@ -192,6 +209,46 @@ def arm_points(
     ax.tick_params(axis="y", length=0)
     sns.despine(ax=ax, left=True)
     return ax
+
+
+def arm_figure(
+    runs: Runs, paper: Paper, metric: str, elsewhere: Collection[str] = (), titles: Mapping[str, str] | None = None
+) -> tuple[Figure, pd.DataFrame]:
+    """All trained arms of a paper on one corpus as points with intervals, a panel a group, and the plotted data.
+
+    The arms are those of `msakit.reporting.tables.arm_table`, in its order; vertical lines are the oracle and the
+    constant. Data: arm, seed, fold (where there are folds), value.
+
+    Args:
+        elsewhere: arms that another figure of the paper shows.
+        titles: arm to what it is called here, in place of its recorded title.
+    """
+    shown = [arm for arm in arms_in_order(runs, paper) if arm not in elsewhere]
+    records = {run.record.arm: run.record for run in runs}
+    groups: dict[str, dict[str, str]] = {}
+    for arm in shown:
+        called = (titles or {}).get(arm, records[arm].title)
+        groups.setdefault(records[arm].definition.group, {})[arm] = called
+    data = scores(runs.select(arm=shown), metric)[["arm", "seed", "fold", "value"]].dropna(axis=1, how="all")
+    found = {name: reference_value(runs, name, metric) for name in ("oracle", "constant")}
+    lines = {name: value for name, value in found.items() if value is not None}
+    height = 0.75 + 0.24 * len(shown) + 0.3 * (len(groups) - 1)
+    with style():
+        figure, axes = plt.subplots(
+            len(groups), 1, figsize=(0.75 * PAGE, height), squeeze=False, sharex=True,
+            height_ratios=[len(arms) + 0.5 for arms in groups.values()],
+        )  # fmt: skip
+        for ax, (group, arms) in zip(axes[:, 0], groups.items(), strict=True):
+            arm_points(ax, data, metric, arms, lines)
+            ax.set_title(group, loc="left", fontsize=7.5, pad=12 if ax is axes[0, 0] else 3)
+            if ax is not axes[0, 0]:
+                for label in list(ax.texts):
+                    label.remove()
+            if ax is not axes[-1, 0]:
+                ax.set_xlabel("")
+        corpus = runs.frame["corpus"].iloc[0]
+        heading(figure, f"Arms on {corpus} ({kind_of_data(runs)}), test")
+    return figure, data
 
 
 def learning_curves(ax: Axes, frame: pd.DataFrame, label: str) -> Axes:
@@ -215,22 +272,23 @@ def learning_curves(ax: Axes, frame: pd.DataFrame, label: str) -> Axes:
 
 
 def group_bars(ax: Axes, frame: pd.DataFrame, metric: str, titles: Mapping[str, str]) -> Axes:
-    """A metric by group of segments (such as text and image agree or disagree), one bar an arm, t-interval over seeds.
+    """A metric by group of segments (such as text and image agree or disagree), one bar an arm, with its interval.
 
-    frame: group, arm, seed, value; titles: arm -> label, in the order shown. Bars differ in hatching, too.
+    frame: as :func:`msakit.reporting.scores.estimates` gives it, so that intervals count seeds and test videos; the
+    number of segments stands below each group. titles: arm -> label, in the order shown. Bars differ in hatching, too.
     """
     hatches = ("", "///", "...", "\\\\\\", "xxx", "---", "+++")
-    rows = over_seeds(frame, ["group", "arm"])
     groups = list(dict.fromkeys(frame["group"]))
     shown = [arm for arm in titles if arm in set(frame["arm"])]
     width = 0.8 / len(shown)
     for index, arm in enumerate(shown):
-        part = rows[rows["arm"] == arm].set_index("group").reindex(groups)
-        place = np.arange(len(groups)) + (index - (len(shown) - 1) / 2) * width
-        ax.bar(place, part["mean"], width * 0.92, label=titles[arm], color=PALETTE[index % len(PALETTE)], alpha=0.85,
+        part = frame[frame["arm"] == arm].set_index("group").reindex(groups)
+        x = np.arange(len(groups)) + (index - (len(shown) - 1) / 2) * width
+        ax.bar(x, part["mean"], width * 0.92, label=titles[arm], color=PALETTE[index % len(PALETTE)], alpha=0.85,
                hatch=hatches[index % len(hatches)], edgecolor="white", lw=0)  # fmt: skip
-        ax.errorbar(place, part["mean"], error_bars(part), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
-    ax.set_xticks(range(len(groups)), [str(group) for group in groups])
+        ax.errorbar(x, part["mean"], error_bars(part), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+    sizes = frame.groupby("group")["n_segments"].max()
+    ax.set_xticks(range(len(groups)), [f"{group}\n(n = {sizes[group]})" for group in groups])
     ax.set_ylabel(metrics.metric(metric).title)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(shown)))

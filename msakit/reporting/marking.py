@@ -1,16 +1,15 @@
 """Which value of a column may be printed bold: the best arm's, and only if it beats every other by a corrected test.
 
 Rule: among the trained arms of one protocol in a table's column, the arm with the best mean is bold if its difference
-from each other arm has a p of at most 0.05 in the test over seeds and videos (or folds) of :mod:`msakit.evaluation.contrasts`,
-Holm-corrected for the number of those differences. Rows that rest on the same runs are one arm. Where nothing is bold,
-no arm stands out from all others.
+from each other arm has a p of at most 0.05 in the test of :mod:`msakit.evaluation.comparisons`, Holm-corrected for the
+number of those differences. Rows of one training are one arm. Where nothing is bold, no arm stands out from all others.
 """
 
 import numpy as np
 import pandas as pd
 
 from msakit.evaluation import metrics, statistics
-from msakit.evaluation.contrasts import Scored, contrast
+from msakit.evaluation.comparisons import Scored, compare
 
 EVIDENCE = "scored"  # the column of a table's frame that holds each row's Scored; in no file
 RULE = (
@@ -22,8 +21,8 @@ RULE = (
 def best_rows(frame: pd.DataFrame) -> pd.Series:
     """True at the rows (arm and metric) that may be bold. frame: metric, protocol, and EVIDENCE (None: no arm)."""
     bold = pd.Series(False, index=frame.index)
-    there = frame[frame[EVIDENCE].map(lambda item: isinstance(item, Scored) and item.trained)]
-    for (name, _), part in there.groupby(["metric", "protocol"], sort=False):
+    trained = frame[frame[EVIDENCE].map(lambda item: isinstance(item, Scored) and item.trained)]
+    for (name, _), part in trained.groupby(["metric", "protocol"], sort=False):
         arms: dict[str, Scored] = {item.arm: item for item in part[EVIDENCE]}
         sign = 1 if metrics.metric(str(name)).direction == "up" else -1
         means = {arm: sign * float(item.values.mean()) for arm, item in arms.items()}
@@ -31,16 +30,15 @@ def best_rows(frame: pd.DataFrame) -> pd.Series:
             continue
         first = max(means, key=lambda arm: means[arm])
         if stands_out(arms.pop(first), list(arms.values())):
-            bold |= frame[EVIDENCE].map(lambda item, first=first: getattr(item, "arm", None) == first) & (
-                frame["metric"] == name
-            )
+            best = [item.arm == first for item in part[EVIDENCE]]
+            bold[part.index[best]] = True
     return bold
 
 
 def stands_out(best: Scored, others: list[Scored]) -> bool:
     """Whether that arm differs from each of the others by the corrected test."""
     try:
-        p = [contrast([(1, best), (-1, other)]).p for other in others]
+        p = [compare([(1, best), (-1, other)]).p for other in others]
     except ValueError:  # tested on different segments: no comparison, no bold
         return False
-    return bool(statistics.holm(np.array(p)).rejected.all())
+    return bool((statistics.holm(np.array(p)) <= statistics.ALPHA).all())

@@ -1,52 +1,50 @@
-"""A table is made from recorded runs: raw numbers in csv, formatting in Markdown and LaTeX, the same bytes each time.
+"""A table is made from recorded runs: raw numbers in csv, formatting in Markdown, the same bytes each time.
 
-Every row says how many seeds it rests on, under which protocol and where it comes from; every table says what a reader
-must not overlook (generated data, protocols that leak, values that are undefined, the gap to what was published),
-without the caller having to remember it. Bold follows :mod:`msakit.reporting.marking`.
+Every row says how many seeds or folds it rests on, under which protocol and where it comes from; every table says what
+a reader must not overlook (generated data, protocols that leak, settings that differ between arms, values that are
+undefined, the gap to what was published), without the caller having to remember it. Bold follows
+:mod:`msakit.reporting.marking`.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Real
 from tabulate import tabulate
 
-from msakit import papers
 from msakit.evaluation import metrics, statistics
-from msakit.evaluation.contrasts import scored
-from msakit.reporting import latex
+from msakit.files import write_atomically
+from msakit.reporting.contract import TAGS, Paper
 from msakit.reporting.marking import EVIDENCE, RULE, best_rows
-from msakit.runs.record import Runs, write_atomically
+from msakit.reporting.scores import arms_in_order, label, labels, scored, scores
+from msakit.runs.arm import Protocol
+from msakit.runs.record import Record
+from msakit.runs.store import Runs
 
-log = logging.getLogger(__name__)
-
-# published, tag, gap: the published value of the same row, whose it is (TAGS), and ours less theirs; best: may be bold.
-COLUMNS = ["arm", "title", "metric", "direction", "n_seeds", "mean", "sd", "low", "high", "n_segments", "source",
+# n, unit: how many "seeds" or "folds"; n_segments: scored by the metric, over all folds; published, tag, gap: the
+# published value of the same row, whose it is (TAGS), and ours less theirs; best: may be bold.
+COLUMNS = ["arm", "title", "metric", "direction", "n", "unit", "mean", "sd", "low", "high", "n_segments", "source",
            "protocol", "best", "published", "tag", "gap"]  # fmt: skip
-OURS = "runs"
-ENDINGS = ("csv", "md", "tex")
-PUBLISHED = Path(__file__).parents[2] / "results" / "published.csv"
-PUBLISHED_COLUMNS = ["paper", "corpus", "row", "metric", "value", "source", "tag", "note"]
-TAGS = {
-    "P": "the paper's own text",
-    "C": "the authors' code or repository",
-    "S": "a secondary source",
-    "I": "inferred",
-}
+OURS, REFERENCE = "runs", "reference"
+SOUND = Protocol.model_validate({})  # the protocol that needs no word
+ENDINGS = ("csv", "md")
+ORACLE_NOTE = (
+    "Oracle: the generator's own posterior (its mean, or its class probabilities) given what it drew for each segment: "
+    "how far there is to go."
+)
 
 
 @dataclass(frozen=True)
 class Table:
     """Numbers and what must be said with them.
 
-    frame: either the columns COLUMNS (as `summarise` makes them; frames of several calls may be put together), one row
-    an arm and metric (Markdown shows arms × metrics as mean ± s.d.), or any other columns (Markdown shows them as they
-    are, floats with three decimals).
+    frame: either the columns COLUMNS (as `arm_table` makes them), one row an arm and metric (Markdown shows arms ×
+    metrics as mean ± s.d.), or any other columns (Markdown shows them as they are, floats with three decimals; a
+    column with the name of a metric is headed by its title).
     """
 
     name: str  # file name without ending
@@ -60,189 +58,205 @@ class Table:
         return set(COLUMNS) <= set(self.frame.columns)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row that no run made: an oracle, a constant, a published value. `scores` by metric name."""
-
-    arm: str
-    title: str
-    scores: Mapping[str, metrics.Score]
-    source: str
-    note: str = ""  # printed under the table
-    n_seeds: int | None = None  # as the source states it
+# --- the table of arms --------------------------------------------------------------------------------------------
 
 
-def reference_row(
-    arm: str,
-    title: str,
-    prediction: Real[np.ndarray, "segments *classes"],
-    label: Real[np.ndarray, " segments"],
-    metric_names: str | Sequence[str],
-    note: str = "",
-) -> Row:
-    """A row scored from predictions that need no training, such as the generator's posterior mean or a constant."""
-    return Row(arm, title, metrics.score(metric_names, prediction, label), source="reference", note=note)
-
-
-def summarise(
+def arm_table(
     runs: Runs,
-    name: str,
+    paper: Paper,
     title: str,
-    arms: Mapping[str, str],
-    metric_names: str | Sequence[str],
-    references: Mapping[str, str] | None = None,
-    extra: Sequence[Row] = (),
+    *,
+    elsewhere: Collection[str] = (),
+    titles: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
-    split: str = "test",
-    level: float = statistics.LEVEL,
 ) -> Table:
-    """Arms × metrics over seeds, from runs of one paper on one corpus.
+    """Arms × metrics from a paper's runs on one corpus, named after the corpus.
 
-    arms: arm -> title, in the table's order; references: arms recorded as runs that are no competitors (an oracle, a
-    constant), shown below; extra: rows from elsewhere, shown last. Arms without runs are named in a note. The published
-    value beside an arm is that of `published_beside`.
-    Raises ValueError where runs mix papers, corpora or versions of a corpus.
+    Rows: the arms of the paper's facts in their order, then every other recorded arm, each called by `labels` of its
+    records; then the references, then the published rows of that corpus. The metrics are the paper's for the corpus's
+    task.
+
+    Args:
+        elsewhere: arms that another table of the paper shows; no others may be missing here.
+        titles: arm to what it is called here, in place of its label.
+        notes: what is to be said besides the standing notes.
+
+    Raises:
+        ValueError: runs of several papers, corpora or versions of a corpus.
     """
-    wanted = metrics.names(metric_names)
-    references = references or {}
-    titles = {**arms, **references}
-    runs = runs.select(arm=list(titles))
-    _one_corpus(runs)
-    scores = runs.scores(wanted, split)
-    protocols = runs.frame.drop_duplicates("arm").set_index("arm")["protocol"]
-    beside = {arm: published_beside(runs, arm) for arm in arms if arm in protocols.index}
+    corpus, task = _one_corpus(runs)
+    wanted = paper.metrics(task)
+    shown = [arm for arm in arms_in_order(runs, paper) if arm not in elsewhere]
+    references = runs.select(reference=True).arms
+    part = runs.select(arm=[*shown, *references])
+    called = {**labels(part), **(titles or {})}
+    records = {run.record.arm: run.record for run in part}
+    found = scores(part, wanted)
+    beside = _published_beside(part, paper)
     rows: list[tuple[object, ...]] = []
     undefined = []
-    for arm, arm_title in titles.items():
-        for metric in wanted if arm in protocols.index else ():
-            found = scores[(scores["arm"] == arm) & (scores["metric"] == metric)]
-            got = statistics.over_seeds(found["value"].to_numpy(float), level)
+    for arm in (*shown, *references):
+        record = records[arm]
+        protocol = record.definition.protocol.name
+        source = REFERENCE if record.reference else OURS
+        source += "" if protocol == SOUND.name else f" ({protocol})"
+        for metric in wanted:
+            evidence = scored(part, arm, metric)
+            got = statistics.over_seeds(evidence.values)
             if got.undefined:
-                undefined.append(f"{metrics.metric(metric).label} of {arm_title}: {got.undefined} of {got.n} seeds")
-            source = "reference" if arm in references else OURS
-            if protocols[arm] != "corrected":
-                source += f" ({protocols[arm]})"
-            theirs = beside.get(arm, {}).get(metric, (None, ""))
-            gap = None if theirs[0] is None else got.mean - theirs[0]
-            evidence = scored(runs, arm, metric, split, trained=arm not in references)
-            rows.append((arm, arm_title, metric, metrics.metric(metric).direction, got.n, got.mean, got.sd,
-                         got.low, got.high, int(found["n"].max()), source, protocols[arm], "", *theirs, gap,
-                         evidence))  # fmt: skip
-    for row in extra:
-        for metric in (metric for metric in wanted if metric in row.scores):
-            value, n = row.scores[metric]
-            rows.append((row.arm, row.title, metric, metrics.metric(metric).direction, row.n_seeds, value, None, None,
-                         None, n or None, row.source, "", "", None, "", None, None))  # fmt: skip
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, EVIDENCE]).astype({"n_seeds": "Int64", "n_segments": "Int64"})
+                undefined.append(f"{metrics.metric(metric).label} of {called[arm]}: {got.undefined} of {got.n}")
+            value, tag = beside.get((arm, metric), (None, ""))
+            own = found[(found["arm"] == arm) & (found["metric"] == metric)]
+            n_segments = int(own.groupby("fold", dropna=False)["n"].max().sum())
+            unit = "seeds" if evidence.folds is None else "folds"
+            rows.append((arm, called[arm], metric, metrics.metric(metric).direction, got.n, unit, got.mean, got.sd,
+                         got.low, got.high, n_segments, source, protocol, "", value, tag,
+                         None if value is None else got.mean - value, evidence))  # fmt: skip
+    published, published_notes = _published_rows(part, paper, wanted)
+    frame = pd.DataFrame([*rows, *published], columns=[*COLUMNS, EVIDENCE])
+    frame = frame.astype({"n": "Int64", "n_segments": "Int64"})
     frame = frame.astype({column: float for column in ("mean", "sd", "low", "high", "published", "gap")})
-    said = [*_standing_notes(runs, titles, arms, split), *notes, *(row.note for row in extra if row.note)]
+    notes = [*standing_notes(part, called), *notes, *published_notes]
+    if "oracle" in references:
+        notes.append(ORACLE_NOTE)
     if undefined:
-        said.append(f"Undefined (–), for instance because a run predicts a constant: {'; '.join(undefined)}.")
-    absent = [arm_title for arm, arm_title in titles.items() if arm not in protocols.index]
+        notes.append(f"Undefined (–), for instance because a run predicts a constant: {'; '.join(undefined)} runs.")
+    absent = [label(arm) for name, arm in paper.arms.items() if name not in runs.arms and name not in elsewhere]
     if absent:
-        said.append(f"Not run in this profile: {', '.join(absent)}.")
-    return Table(name, title, frame, tuple(dict.fromkeys(said)), wanted)
+        notes.append(f"Not run in this profile: {', '.join(absent)}.")
+    return Table(corpus, title, frame, tuple(dict.fromkeys(notes)), wanted)
 
 
-def _one_corpus(runs: Runs) -> None:
+def _one_corpus(runs: Runs) -> tuple[str, str]:
+    """Corpus and task."""
     for column in ("paper", "corpus", "fingerprint"):
         found = sorted(runs.frame[column].unique())
-        if len(found) > 1:
+        if len(found) != 1:
             mend = "run the older ones again" if column == "fingerprint" else "select one first"
-            raise ValueError(f"{runs.root}: a table would mix runs of {column} {', '.join(found)}; {mend}")
+            raise ValueError(f"{runs.where}: a table would mix runs of {column} {', '.join(found) or 'none'}; {mend}")
+    return str(runs.frame["corpus"].iloc[0]), str(runs.frame["task"].iloc[0])
 
 
-def _standing_notes(runs: Runs, titles: Mapping[str, str], arms: Mapping[str, str], split: str) -> list[str]:
-    """What is said whether or not the caller thinks of it."""
-    notes, frame = [], runs.frame
-    if frame.empty:
-        return ["No runs."]
-    if frame["generated"].any():
-        corpus = frame["corpus"].iloc[0]
-        notes.append(
-            f"Generated data ({corpus}): evidence about the methods on this generator, not comparable with numbers "
-            "published on other corpora."
-        )
-    for protocol, part in frame[frame["protocol"].str.startswith("as_published")].groupby("protocol"):
-        who = ", ".join(titles[arm] for arm in titles if arm in set(part["arm"]))
-        leaks = part["selection_split"].eq("test").any()
-        how = "as published (leaks): the epoch is chosen on the test split" if leaks else "as published"
-        notes.append(f"Protocol {protocol}, {how}: {who}.")
-    seeds = frame[frame["arm"].isin(list(arms))].groupby("arm")["seed"].nunique()
-    if split != "test":
-        notes.append(f"Scored on the {split} split.")
-    if (seeds < 3).any():
+# --- notes that every table needs ---------------------------------------------------------------------------------
+
+
+def data_note(runs: Runs) -> str:
+    """What kind of data a table rests on."""
+    corpus = runs.frame["corpus"].iloc[0]
+    if not runs.frame["generated"].any():
+        return f"Real data ({corpus})."
+    return (
+        f"Generated data ({corpus}): evidence about the methods on this generator, not comparable with numbers "
+        "published on other corpora."
+    )
+
+
+def standing_notes(runs: Runs, titles: Mapping[str, str]) -> list[str]:
+    """What must be said of those runs: data, protocols, settings that differ, shared trainings, few seeds.
+
+    titles: arm -> what the table calls it.
+    """
+    trained = {run.record.arm: run.record for run in runs if not run.record.reference}
+    notes = [data_note(runs), *_protocol_notes(trained, titles)]
+    differing = settings_note(trained.values(), titles)
+    notes += [differing] if differing else []
+    same = [
+        f"{titles[arm]} = {titles.get(record.same_as, record.same_as)}"
+        for arm, record in trained.items()
+        if record.same_as is not None
+    ]
+    if same:
+        notes.append(f"Arms of equal inputs are one training, recorded under both names: {'; '.join(same)}.")
+    counts = runs.select(reference=False).frame.groupby("arm")[["seed", "fold"]].nunique().max(axis=1)
+    if (counts < 3).any():
         notes.append("An arm with fewer than three seeds says little about its spread.")
     return notes
+
+
+def _protocol_notes(trained: Mapping[str, Record], titles: Mapping[str, str]) -> list[str]:
+    by_protocol: dict[Protocol, list[str]] = {}
+    for arm, record in trained.items():
+        by_protocol.setdefault(record.definition.protocol, []).append(titles[arm])
+    return [
+        f"Protocol {protocol.name}{' (leaks)' if protocol.leaks else ''}: {'; '.join(described(protocol))}: "
+        f"{', '.join(who)}."
+        for protocol, who in by_protocol.items()
+        if described(protocol)
+    ]
+
+
+def described(protocol: Protocol) -> list[str]:
+    """What sets a protocol apart from the sound one, a phrase each; empty for the sound one."""
+    phrases = {
+        "folds": "the corpus's own split, not folds" if protocol.folds == "none" else f"{protocol.folds} folds",
+        "stop": f"the epoch is chosen on the {protocol.stop} split",
+        "drop_last": "incomplete last batches are dropped, of the test split too",
+        "threshold": f"0.5 is the threshold of {protocol.threshold}",
+        "share": f"{protocol.share} % of the training split",
+    }
+    return [phrase for name, phrase in phrases.items() if getattr(protocol, name) != getattr(SOUND, name)]
+
+
+def settings_note(records: Iterable[Record], titles: Mapping[str, str]) -> str:
+    """Settings of the training that differ between arms, such as "epochs 8 (A), 12 (all others)"; "" for none."""
+    values: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for name, value in record.settings.items():
+            shown = value if isinstance(value, str) else json.dumps(value)
+            values.setdefault(name, {}).setdefault(shown, []).append(titles[record.arm])
+    told = []
+    for name, arms in values.items():
+        if len(arms) > 1:
+            ranked = sorted(arms.items(), key=lambda item: len(item[1]))
+            groups = [f"{shown} ({', '.join(who)})" for shown, who in ranked]
+            if len(ranked[-1][1]) > 2:
+                groups[-1] = f"{ranked[-1][0]} (all others)"
+            told.append(f"{name} {', '.join(groups)}")
+    return f"Settings that differ between arms: {'; '.join(told)}." if told else ""
 
 
 # --- published values ---------------------------------------------------------------------------------------------
 
 
-def read_published(path: Path = PUBLISHED) -> pd.DataFrame:
-    """The values others printed, each with its source. Raises ValueError naming the row that is not in order."""
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path}: no such table of published values; run from a checkout, or pass its path")
-    frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-    if list(frame.columns) != PUBLISHED_COLUMNS:
-        raise ValueError(f"{path}: columns are {', '.join(frame.columns)}; wanted {', '.join(PUBLISHED_COLUMNS)}")
-    for line, row in enumerate(frame.itertuples(index=False), start=2):
-        where = f"{path}, line {line}"
-        if row.tag not in TAGS:
-            raise ValueError(f"{where}: tag {row.tag!r}; choose from {', '.join(TAGS)}")
-        if not row.source:
-            raise ValueError(f"{where}: a published value needs its source")
-        if not _is_number(str(row.value)):
-            raise ValueError(f"{where}: value {row.value!r} is no number")
-        metrics.names([str(row.metric)])
-    return frame.astype({"value": float})
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
-
-
-def published_beside(runs: Runs, arm: str) -> dict[str, tuple[float, str]]:
-    """By metric, the published value that belongs beside that arm, and its tag; nothing on generated data.
-
-    ``published_beside`` of ``<paper>.yaml`` names a published row for an arm, or for a family's arms of two modalities
-    or more (``best: layerbest``).
-    """
-    frame = runs.frame
-    if frame.empty or frame["generated"].any() or frame["paper"].iloc[0] not in papers.PAPERS:
+def _published_beside(runs: Runs, paper: Paper) -> dict[tuple[str, str], tuple[float, str]]:
+    """By arm and metric, the published value that stands beside it, and its tag; nothing on generated data."""
+    if runs.frame["generated"].any():
         return {}
-    paper, corpus = str(frame["paper"].iloc[0]), str(frame["corpus"].iloc[0]).replace("_", "-")
-    family = arm.partition("-")[0] if arm.count("-") > 1 and "." not in arm else ""
-    rows = papers.facts(paper).get("published_beside") or {}
-    row = rows.get(arm, rows.get(family))
-    if row is None or not PUBLISHED.exists():
-        return {}
-    known = read_published()
-    found = known[(known["paper"] == paper) & (known["corpus"] == corpus) & (known["row"] == row)]
+    known = paper.published_on(str(runs.frame["corpus"].iloc[0]))
     return {
-        str(metric): (float(value), str(tag))
-        for metric, value, tag in zip(found["metric"], found["value"], found["tag"], strict=True)
+        (arm, str(each["metric"])): (float(each["value"]), str(each["tag"]))
+        for arm, row in (paper.facts.get("published_beside") or {}).items()
+        for each in known[known["row"] == row].to_dict("records")
     }
 
 
-def published_rows(published: pd.DataFrame, paper: str, corpus: str, titles: Mapping[str, str]) -> list[Row]:
-    """Rows of one paper on one corpus: row name -> title, in that order. Raises ValueError for a row not there."""
-    rows = []
-    found = published[(published["paper"] == paper) & (published["corpus"] == corpus)]
-    for name, title in titles.items():
-        part = found[found["row"] == name]
+def _published_rows(runs: Runs, paper: Paper, wanted: Sequence[str]) -> tuple[list[tuple[object, ...]], list[str]]:
+    """The published rows of that corpus, and what must be said of them.
+
+    Raises:
+        ValueError: the facts name a row that is not there on that corpus.
+    """
+    corpus = str(runs.frame["corpus"].iloc[0])
+    known = paper.published_on(corpus)
+    if runs.frame["generated"].any() or known.empty:
+        return [], []
+    rows: list[tuple[object, ...]] = []
+    notes = []
+    for row, title in (paper.facts.get("published") or {}).items():
+        part = known[known["row"] == row]
         if part.empty:
-            raise ValueError(f"no published row {name!r} of {paper} on {corpus}; there are: "
-                             f"{', '.join(found['row'].unique()) or 'none'}")  # fmt: skip
-        scores = {str(m): metrics.Score(float(v), 0) for m, v in zip(part["metric"], part["value"], strict=True)}
+            there = ", ".join(known["row"].unique())
+            raise ValueError(f"{paper.name}: no published row {row!r} on {corpus}; there are: {there}")
         first = part.iloc[0]
-        note = f"{title} [{first['tag']}: {TAGS[first['tag']]}], on {corpus}: {first['source']}; {first['note']}."
-        rows.append(Row(name, f"{title} [{first['tag']}]", scores, f"{first['source']} [{first['tag']}]", note))
-    return rows
+        source = f"{first['source']} [{first['tag']}]"
+        notes.append(f"{title} [{first['tag']}: {TAGS[first['tag']]}]: {first['source']}; {first['note']}.")
+        for each in part.to_dict("records"):
+            if each["metric"] in wanted:
+                direction = metrics.metric(str(each["metric"])).direction
+                rows.append((row, f"{title} [{first['tag']}]", each["metric"], direction, None, "", each["value"], None,
+                             None, None, None, source, "", "", None, "", None, None))  # fmt: skip
+    note = paper.facts.get("published_note")
+    return rows, [*notes, *([str(note)] if note else [])]
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -258,21 +272,15 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The title, the table and its notes."""
-    head, rows, align, notes = _cells(table)
+    head, rows, align, notes = cells(table)
     sides = ["left" if side == "l" else "right" for side in align]
     body = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=sides) if rows else "(empty)"
     said = "".join(f"- {note}\n" for note in notes)
     return f"## {table.title}\n\n{body}\n" + (f"\n{said}" if said else "")
 
 
-def to_latex(table: Table) -> str:
-    """The same as a LaTeX table with booktabs rules."""
-    head, rows, align, notes = _cells(table)
-    return latex.table(table.title, head, rows, align, notes, table.name)
-
-
-def _cells(table: Table) -> tuple[list[str], list[list[str]], str, list[str]]:
-    """Headings, cells and notes as they are shown, and how the columns align."""
+def cells(table: Table) -> tuple[list[str], list[list[str]], str, list[str]]:
+    """Headings, cells and notes as they are shown, and how each column aligns ("l" or "r")."""
     head, rows = _long(table) if table.is_long else _as_is(table)
     align = "l" + "r" * (len(head) - 1)
     if table.is_long:
@@ -286,15 +294,15 @@ def _bold(frame: pd.DataFrame) -> pd.Series:
 
 def _long(table: Table) -> tuple[list[str], list[list[str]]]:
     shown = table.metrics or tuple(table.frame["metric"].unique())
-    head = ["", "seeds", *(metrics.metric(metric).title for metric in shown), "protocol", "from"]
+    head = ["", _units(table.frame), *(metrics.metric(metric).title for metric in shown), "protocol", "from"]
     rows = []
     frame = table.frame.assign(best=_bold(table.frame))
     for (_, title, source), part in frame.groupby(["arm", "title", "source"], sort=False):
-        cells = {str(cell["metric"]): cell for cell in part.to_dict("records")}
-        seeds = part["n_seeds"].iloc[0]
-        values = [_cell(cells[metric]) if metric in cells else "" for metric in shown]
+        found = {str(cell["metric"]): cell for cell in part.to_dict("records")}
+        n = part["n"].iloc[0]
+        values = [_cell(found[metric]) if metric in found else "" for metric in shown]
         protocol = str(part["protocol"].iloc[0]) if str(source).startswith(OURS) else ""
-        rows.append([str(title), "" if pd.isna(seeds) else str(seeds), *values, protocol, _short(str(source))])
+        rows.append([str(title), "" if pd.isna(n) else str(n), *values, protocol, _short(str(source))])
     for (_, title, _), part in frame[frame["gap"].notna()].groupby(["arm", "title", "source"], sort=False):
         gaps = dict(zip(part["metric"], part["gap"], strict=True))
         values = [f"{gaps[metric]:+.3f}" if metric in gaps else "" for metric in shown]
@@ -302,15 +310,19 @@ def _long(table: Table) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def _units(frame: pd.DataFrame) -> str:
+    return " or ".join(sorted(unit for unit in frame["unit"].unique() if unit)) or "seeds"
+
+
 def _short(source: str) -> str:
     """A published source is spelt out in the notes, a protocol in its own column."""
-    return source.partition(" ")[0] if source.startswith((OURS, "reference")) else "published"
+    return source.partition(" ")[0] if source.startswith((OURS, REFERENCE)) else "published"
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["mean"]):
         return "–"
-    if not str(row["source"]).startswith((OURS, "reference")):
+    if not str(row["source"]).startswith((OURS, REFERENCE)):
         return f"{row['mean']:.4g}"  # as precise as it was printed
     text = f"{row['mean']:.3f}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}")
     return f"**{text}**" if row["best"] else text
@@ -335,13 +347,15 @@ def _text(value: Any, numeric: bool) -> str:
 def _reading(table: Table) -> list[str]:
     if not table.is_long or table.frame.empty:
         return []
-    ours = table.frame[table.frame["source"].str.startswith((OURS, "reference"))]
+    ours = table.frame[table.frame["source"].str.startswith((OURS, REFERENCE))]
     sizes = ours.groupby("metric", sort=False)["n_segments"].max().dropna()
-    notes = ["Mean ± sample standard deviation over seeds (ddof 1); the arrow points to better values."]
+    units = _units(ours)
+    notes = [f"Mean ± sample standard deviation over {units} (ddof 1); the arrow points to better values."]
     if len(sizes):
         most = int(sizes.max())
         fewer = [f"{metrics.metric(str(name)).label}: {size}" for name, size in sizes.items() if size != most]
-        notes.append(f"Segments scored: {most}" + (f" ({', '.join(fewer)})." if fewer else "."))
+        over = "" if units == "seeds" else ", over all folds"
+        notes.append(f"Segments scored: {most}{over}" + (f" ({', '.join(fewer)})." if fewer else "."))
     if (ours["source"].str.startswith(OURS)).any():
         notes.append(RULE)
     if table.frame["gap"].notna().any():
@@ -351,15 +365,12 @@ def _reading(table: Table) -> list[str]:
     return notes
 
 
-def write(table: Table, folder: Path) -> tuple[Path, ...]:
-    """Write <name>.csv, <name>.md and <name>.tex; returns the paths."""
-    paths = []
-    for ending, text in texts(table).items():
-        paths.append(Path(folder) / f"{table.name}.{ending}")
-        write_atomically(paths[-1], text.encode())
-    return tuple(paths)
-
-
 def texts(table: Table) -> dict[str, str]:
     """Content of a table's files by their endings."""
-    return dict(zip(ENDINGS, (to_csv(table), to_markdown(table), to_latex(table)), strict=True))
+    return dict(zip(ENDINGS, (to_csv(table), to_markdown(table)), strict=True))
+
+
+def write(table: Table, folder: Path) -> None:
+    """Write <name>.csv and <name>.md."""
+    for ending, text in texts(table).items():
+        write_atomically(folder / f"{table.name}.{ending}", text.encode())
