@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from msakit.reporting.contract import Paper
+from msakit.reporting.contract import Paper, read_published
 from msakit.runs.arm import Arm, read_arms, select, with_variants
 from msakit.suggestions import did_you_mean
 
@@ -85,7 +85,8 @@ def load(paper: str) -> Paper:
     """
     content = facts(paper)
     tables, figures = (import_module(f"{__name__}.{paper}.{part}") for part in ("tables", "figures"))
-    return Paper(paper, content, _folder(paper) / "published.csv", tables.tables, figures.figures)
+    published = read_published(_folder(paper) / "published.csv")
+    return Paper(paper, content, published, tables.tables, figures.figures)
 
 
 def load_all() -> dict[str, Paper]:
