@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msakit.reporting.contract import Paper, read_published
+from msakit.reporting.tables import Table
 from msakit.runs.arm import Arm, read_arms, select, with_variants
+from msakit.runs.store import Runs
 from msakit.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
