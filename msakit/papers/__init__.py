@@ -10,16 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msakit.reporting.contract import Paper, read_published
-from msakit.reporting.tables import Table
 from msakit.runs.arm import Arm, read_arms, select, with_variants
-from msakit.runs.store import Runs
 from msakit.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +84,13 @@ def load(paper: str) -> Paper:
         ValueError: no such paper; the choices are named.
     """
     content = facts(paper)
-    tables, figures = (import_module(f"{__name__}.{paper}.{part}") for part in ("tables", "figures"))
     published = read_published(_folder(paper) / "published.csv")
-    return Paper(paper, content, published, tables.tables, figures.figures)
+
+    def part(name: str) -> Any:
+        """`tables` or `figures`, imported when it is called: a table needs no plotting library."""
+        return lambda *given: getattr(import_module(f"{__name__}.{paper}.{name}"), name)(*given)
+
+    return Paper(paper, content, published, part("tables"), part("figures"))
 
 
 def load_all() -> dict[str, Paper]:
