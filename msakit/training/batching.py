@@ -1,4 +1,4 @@
-"""Batches straight from arrays: no workers, no copies of what is not asked for, no padding beyond the batch's longest.
+"""Batches straight from arrays: no workers, no copies of what is not used, no padding beyond the batch's longest.
 
 Three kinds, one interface: iterate it once an epoch, `len` gives the number of batches, and each batch is a dict with
 "index" (row numbers in the arrays, which lets `predict` restore their order), "label", and the model's inputs.
@@ -107,11 +107,11 @@ class TensorBatches(_Batches):
 
 
 class FeatureBatches(_Batches):
-    """Packed frames for `GatedFusion`, gathered batch by batch from arrays in memory or memory-mapped.
+    """Packed frames (`msakit.models.Frames`), gathered batch by batch from arrays in memory or memory-mapped.
 
-    features: for each modality a FrameSource, or (frames "*layer frames dim", lengths "segments") as a feature store's
-    `take` gives them; half precision is widened batch by batch.  augment: SpecAugment on each batch, drawn from
-    `generator`.  device: where the frames are kept and served from; by default they stay where they are.
+    features: for each modality a FrameSource, or (frames "*layer frames dim", lengths "segments"); half precision is
+    widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.  device: where the frames are
+    kept and served from; by default they stay where they are.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class FeatureBatches(_Batches):
         for name, given in features.items():
             _check_rows(name, len(given.lengths if isinstance(given, FrameSource) else given[1]), len(self.label))
             source = given if isinstance(given, FrameSource) else _end_to_end(name, *given)
-            scale = None if source.mean is None or source.deviation is None else (source.mean, source.deviation)
+            scale = source.scaling and (source.scaling.mean, source.scaling.deviation)
             self.features[name] = _Frames(
                 _tensor(source.frames).to(device),
                 torch.from_numpy(np.asarray(source.starts, dtype=np.int64)),
@@ -169,8 +169,8 @@ class FeatureBatches(_Batches):
             if self.augment is not None:
                 packed = self.augment.mask(packed, torch.cat(drawn[name], 2))
             parts[name] = split_packed(packed, sizes)
-        for place, batch in enumerate(order):
-            yield {"index": batch, "label": self.label[batch]} | {name: part[place] for name, part in parts.items()}
+        for number, batch in enumerate(order):
+            yield {"index": batch, "label": self.label[batch]} | {name: part[number] for name, part in parts.items()}
 
 
 class _Frames(NamedTuple):

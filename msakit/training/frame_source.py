@@ -5,13 +5,14 @@ and one layer costs that layer's bytes alone.
 """
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Int, Int64
+from jaxtyping import Float, Float16, Float64, Int
 
 from msakit.features import FeatureStore
+from msakit.training.scaling import Scaling
 
 CHUNK_FRAMES = 8192  # frames widened at a time for statistics
 
@@ -23,8 +24,7 @@ class FrameSource:
     frames: Float[np.ndarray, "*layer all_frames dim"]
     starts: Int[np.ndarray, " rows"]
     lengths: Int[np.ndarray, " rows"]
-    mean: Float32[np.ndarray, " dim"] | None = None  # taken from each frame that is served ...
-    deviation: Float32[np.ndarray, " dim"] | None = None  # ... which is then divided by this
+    scaling: Scaling | None = None  # of each frame that is served
 
     def __post_init__(self) -> None:
         if len(self.starts) != len(self.lengths):
@@ -33,7 +33,7 @@ class FrameSource:
         if len(ends) and (self.starts.min() < 0 or self.lengths.min() < 0 or ends.max() > self.frames.shape[-2]):
             raise ValueError(
                 f"segments lie between {self.starts.min()} and {ends.max()}, outside the {self.frames.shape[-2]} "
-                "frames; take the segments' places from the store of these frames"
+                "frames; take starts and lengths from the store of these frames"
             )
 
     @classmethod
@@ -44,32 +44,28 @@ class FrameSource:
         """
         if layer is not None and not -store.n_layers <= layer < store.n_layers:
             raise ValueError(f"{store.folder} has layers 0 to {store.n_layers - 1}, not {layer}")
-        places = store.segments.set_index("segment_id")[["start", "length"]]
-        missing = [segment for segment in segment_ids if segment not in places.index]
+        spans = store.segments.set_index("segment_id")[["start", "length"]]
+        missing = [segment for segment in segment_ids if segment not in spans.index]
         if missing:
             raise ValueError(f"{store.folder} has no segment {missing[0]!r}; was it extracted from this corpus?")
-        chosen = places.loc[list(segment_ids)].to_numpy(dtype=np.int64)
+        chosen = spans.loc[list(segment_ids)].to_numpy(dtype=np.int64)
         if layer is None:
             return cls(store.layers, chosen[:, 0], chosen[:, 1])
         _announce(store.layers, layer % store.n_layers)
         return cls(store.layers[layer], chosen[:, 0], chosen[:, 1])
 
     def standardised(self, by: "FrameSource") -> "FrameSource":
-        """The same frames, less the mean and over the standard deviation of the frames of `by` (one layer each).
+        """The same frames, standardised when they are served by the frames of `by` (one layer each)."""
+        found = Scaling.of_frames(by)
+        return replace(self, scaling=Scaling(found.mean.astype(np.float32), found.deviation.astype(np.float32)))
 
-        A dimension that never changes is only moved to zero.
-        """
-        total, squares, count = np.zeros(by.frames.shape[-1]), np.zeros(by.frames.shape[-1]), 0
-        for where in _chunks(by):
-            values = by.frames[where].astype(np.float64)
-            total += values.sum(0)
-            count += len(values)
-        mean = total / max(count, 1)
-        for where in _chunks(by):
-            squares += np.square(by.frames[where].astype(np.float64) - mean).sum(0)
-        deviation = np.sqrt(squares / max(count, 1))
-        deviation = np.where(deviation > 0, deviation, 1.0)
-        return replace(self, mean=mean.astype(np.float32), deviation=deviation.astype(np.float32))
+    def __iter__(self) -> Iterator[Float64[np.ndarray, "_frames dim"]]:
+        """The frames of all rows of one layer, CHUNK_FRAMES at a time."""
+        owner = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        inside = np.arange(len(owner)) - (self.lengths.cumsum() - self.lengths)[owner]
+        rows = (self.starts[owner] + inside).astype(np.int64)
+        for start in range(0, max(len(rows), 1), CHUNK_FRAMES):
+            yield self.frames[rows[start : start + CHUNK_FRAMES]].astype(np.float64)
 
 
 def _announce(layers: Float16[np.ndarray, "layer all_frames dim"], layer: int) -> None:
@@ -83,11 +79,3 @@ def _announce(layers: Float16[np.ndarray, "layer all_frames dim"], layer: int) -
         start = begin - begin % mmap.PAGESIZE
         for advice in (mmap.MADV_RANDOM, mmap.MADV_WILLNEED):
             layers.base.madvise(advice, start, begin + size - start)
-
-
-def _chunks(source: FrameSource) -> list[Int64[np.ndarray, " frames"]]:
-    """Places of all frames of the rows, so many at a time."""
-    owner = np.repeat(np.arange(len(source.lengths)), source.lengths)
-    inside = np.arange(len(owner)) - (source.lengths.cumsum() - source.lengths)[owner]
-    places = (source.starts[owner] + inside).astype(np.int64)
-    return [places[start : start + CHUNK_FRAMES] for start in range(0, len(places), CHUNK_FRAMES)]

@@ -1,10 +1,12 @@
 """SpecAugment on packed features: hide random stripes of feature dimensions and of time behind the segment's mean.
 
-Source: Park et al. 2019, with the settings of Ando et al.: 10 masks on the feature axis, each narrower than 2 % of the
-dimensions, 2 masks on the time axis, each narrower than 20 % of the segment; no time warp.  Each segment, and each
-hidden layer where several are given, draws its own masks and is filled with its own mean.
-Deviation: widths are uniform over the whole numbers below the limit, so that 64 dimensions (limit 1.28) still lose
-one at times.
+Source: Park et al. 2019, in the form of Ando et al.'s public code.  On an axis of n positions (dimensions, or frames of
+the segment) with a fraction r, the limit is L = floor(n r).  Each mask draws its width w uniformly from 0, …, L - 1 and
+its first position uniformly from 0, …, n - w - 1, so that it never reaches the last position; where L is 0 there is no
+mask.  10 masks on the feature axis with r = 0.02, 2 on the time axis with r = 0.20; no time warp.  So 64 dimensions
+(L = 1) lose none, and texts of under 10 tokens (L = 1 or 0) no token.  Each segment, and each hidden layer where
+several are given, draws its own masks and is filled with its own mean.
+Deviation: the mean is that of the segment as it came; the public code takes it anew before each mask.
 """
 
 from dataclasses import dataclass
@@ -21,9 +23,9 @@ class SpecAugment:
     """Settings; call it with packed features and the run's generator."""
 
     feature_masks: int = 10
-    feature_width: float = 0.02  # a mask is narrower than this fraction of the dimensions
+    feature_width: float = 0.02  # r of the dimensions
     time_masks: int = 2
-    time_width: float = 0.20  # a mask is narrower than this fraction of the segment's frames
+    time_width: float = 0.20  # r of the segment's frames
     layers_apart: bool = True  # each hidden layer draws its own masks; False: all are masked at the same places
 
     def __post_init__(self) -> None:
@@ -35,7 +37,7 @@ class SpecAugment:
         return self.mask(packed, self.draw(len(packed.lengths), packed.frames.shape[:-2].numel(), generator))
 
     def draw(self, segments: int, layers: int, generator: torch.Generator) -> Float[Tensor, "two layer segment mask"]:
-        """All the randomness that masks of so many segments and layers need: for widths and for places, in [0, 1)."""
+        """All the randomness that masks of so many segments and layers need: for widths and for starts, in [0, 1)."""
         masks = self.feature_masks + self.time_masks
         return torch.rand(2, layers if self.layers_apart else 1, segments, masks, generator=generator)
 
@@ -62,17 +64,13 @@ class SpecAugment:
     def _edges(
         self, lengths: Int[Tensor, " batch"], dim: int, drawn: Float[Tensor, "two layer batch mask"]
     ) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
-        """First and one-past-last position of each mask, those of features first.
-
-        The width of a mask is below its fraction of the axis, its start uniform over what fits.
-        """
+        """First and one-past-last position of each mask, those of features first."""
         sizes = lengths[:, None].repeat(1, self.feature_masks + self.time_masks)
         sizes[:, : self.feature_masks] = dim
-        fractions = torch.tensor([self.feature_width] * self.feature_masks + [self.time_width] * self.time_masks)
-        # The number of allowed widths 0, 1, ...: all whole numbers that are smaller than the limit.
-        allowed = (sizes * fractions).ceil().clamp(min=1)
-        widths = (drawn[0] * allowed).long()
-        start = (drawn[1] * (sizes - widths + 1)).long()
+        fractions = [self.feature_width] * self.feature_masks + [self.time_width] * self.time_masks
+        limits = (sizes * torch.tensor(fractions)).floor()
+        widths = (drawn[0] * limits).long()
+        start = (drawn[1] * (sizes - widths)).long()
         return start, start + widths
 
 

@@ -8,6 +8,7 @@ import torch
 from msakit.features import FeatureStore
 from msakit.training.batching import FeatureBatches, TensorBatches, TextBatches, batch_order
 from msakit.training.frame_source import FrameSource
+from msakit.training.scaling import Scaling
 from msakit.training.spec_augment import SpecAugment
 
 
@@ -92,6 +93,23 @@ def test_a_store_lacks_a_segment_or_a_layer(tmp_path):
         FrameSource.of(store, ["s1"], 2)
     with pytest.raises(ValueError, match="outside the 20 frames"):
         FrameSource(features()[0], np.array([18]), np.array([3]))
+
+
+def test_standardised_as_by_hand():
+    rows = np.array([[1, 5, 0], [0, 0, 0], [3, 5, 8], [5, 5, 4]], dtype=np.float32)
+    everything = Scaling.of_frames([rows[:1], rows[1:]])
+    np.testing.assert_allclose(everything.mean, [2.25, 3.75, 3])
+    np.testing.assert_allclose(everything.deviation**2, [3.6875, 4.6875, 11], rtol=1e-6)
+    np.testing.assert_allclose(everything(rows), (rows - rows.mean(0)) / rows.std(0), rtol=1e-5)
+    # Where zeros stand for nothing recorded: means 3, 5, 4; deviations sqrt(8 / 3), none (so 1), sqrt(32 / 3).
+    recorded = Scaling.of_frames([rows], skip_zeros=True)
+    expected = [[-2 / (8 / 3) ** 0.5, 0, -4 / (32 / 3) ** 0.5], [0, 0, 0]]
+    np.testing.assert_allclose(recorded(rows[:2]), expected, rtol=1e-6)
+    assert recorded(rows).dtype == np.float32
+    nothing = Scaling.of_frames([np.zeros((2, 3), np.float32)], skip_zeros=True)
+    assert np.array_equal(nothing(rows), rows)
+    with pytest.raises(ValueError, match="no frame"):
+        Scaling.of_frames([])
 
 
 def test_standardised_by_other_rows_as_by_hand(monkeypatch):

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch import multiprocessing, nn
 
 from msakit.models.layers.packed import Packed
-from msakit.training.losses import LOSSES, info_nce, with_contrast
-from msakit.training.schedules import linear_warmup_decay, warmup_cosine
+from msakit.training.losses import LOSSES, info_nce, loss_named, with_contrast
+from msakit.training.schedules import PerBatch, linear_warmup_decay, warmup_cosine
 from msakit.training.spec_augment import SpecAugment
 
 
@@ -17,19 +17,28 @@ def source(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_regression_and_classification_by_hand():
+def test_regression_and_classes_by_hand():
     outputs, batch = {"prediction": torch.tensor([1.0, -2.0])}, {"label": torch.tensor([3.0, -1.0])}
     assert LOSSES["l1"](outputs, batch).item() == pytest.approx(1.5)
     assert LOSSES["mse"](outputs, batch).item() == pytest.approx(2.5)
     batch = {"label": torch.tensor([1, 0])}
     two = {"prediction": torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])}
-    assert LOSSES["classification"](two, batch).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    assert LOSSES["cross_entropy"](two, batch).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
     one = {"prediction": torch.tensor([[math.log(3)], [0.0]])}  # the same odds on a single logit
-    assert LOSSES["classification"](one, batch).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    assert LOSSES["cross_entropy"](one, batch).item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+
+
+def test_a_loss_fits_its_task():
+    assert loss_named("l1", None) is LOSSES["l1"]
+    assert loss_named("cross_entropy", 2) is LOSSES["cross_entropy"]
+    with pytest.raises(ValueError, match=r"no loss 'mse' for 3 classes: choose from cross_entropy"):
+        loss_named("mse", 3)
+    with pytest.raises(ValueError, match=r"no loss 'ms' for regression: choose from l1, mse. Did you mean 'mse'\?"):
+        loss_named("ms", None)
 
 
 def test_info_nce_by_hand():
-    # Partners at cosine 1, strangers at 0, temperature 1: each row is softmax(1, 0), both ways alike.
+    # Partners at cosine 1, others at 0, temperature 1: each row is softmax(1, 0), both ways alike.
     eye = torch.eye(2)
     right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
     assert info_nce(eye, eye, 1.0).item() == pytest.approx(right)
@@ -50,14 +59,15 @@ def test_contrast_is_added_by_its_weight():
     eye = torch.eye(2)
     outputs = {"prediction": torch.zeros(2), "text": eye, "audio": eye, "vision": eye}
     batch = {"label": torch.ones(2)}
-    loss = with_contrast(LOSSES["mse"], 0.5, temperature=1.0, smoothing=0.0)
+    pairs = [("text", "vision"), ("text", "audio")]
+    loss = with_contrast(LOSSES["mse"], 0.5, pairs, temperature=1.0)
     assert loss(outputs, batch).item() == pytest.approx(1 + 0.5 * 2 * math.log(1 + math.exp(-1)))
     with torch.no_grad():  # validation
         assert loss(outputs, batch).item() == 1
     taught = outputs | {"teacher_text": eye, "teacher_audio": eye.flip(0), "teacher_vision": eye}
     right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
     assert loss(taught, batch).item() == pytest.approx(1 + 0.5 * (right + (right + wrong) / 2))
-    assert with_contrast(LOSSES["mse"], 0.0)({"prediction": torch.zeros(2)}, batch).item() == 1
+    assert with_contrast(LOSSES["mse"], 0.0, pairs)({"prediction": torch.zeros(2)}, batch).item() == 1
 
 
 def towers():
@@ -158,7 +168,9 @@ def test_published_warmup_and_cut_cosine():
 
 def test_linear_warmup_and_decay():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
-    found = rates(linear_warmup_decay(optimizer, 20), optimizer, 20)
+    schedule = linear_warmup_decay(optimizer, 20)
+    assert isinstance(schedule, PerBatch)
+    found = rates(schedule.scheduler, optimizer, 20)
     assert found[:3] == pytest.approx([0, 0.5, 1])
     assert found[11] == pytest.approx(0.5)
     assert found[19] == pytest.approx(1 / 18)
@@ -181,20 +193,48 @@ def test_masks_are_stripes_of_the_segments_mean():
             # Outside whole hidden rows, what is hidden is the same in each frame; no more than the settings allow.
             rows = hit.all(1)
             assert rows.sum() <= 2 * 7
-            if not rows.all():
-                assert hit[~rows].any(0).sum() <= 10 * 1
-                assert torch.equal(hit[~rows].any(0), hit[~rows].all(0))
+            assert not rows[-1]
+            assert hit[~rows].any(0).sum() <= 10 * 1
+            assert torch.equal(hit[~rows].any(0), hit[~rows].all(0))
     assert not torch.equal(changed[0], changed[1])  # each layer draws its own
 
 
-def test_widths_stay_below_the_limits_and_reach_them():
-    only_time = SpecAugment(feature_masks=0, time_masks=1)
-    packed, draw = frames([50], 3), source()
-    widths = {int((only_time(packed, draw).frames != packed.frames).all(1).sum()) for _ in range(300)}
-    assert widths == set(range(10))  # narrower than 20 % of 50
-    only_features, packed = SpecAugment(feature_masks=1, time_masks=0), frames([5], 64)
-    widths = {int((only_features(packed, draw).frames != packed.frames).all(0).sum()) for _ in range(50)}
-    assert widths == {0, 1}  # narrower than 1.28
+def hidden(augment, packed, axis, draws):
+    """Each mask that was drawn, as the positions that it hides."""
+    draw, found = source(), set()
+    for _ in range(draws):
+        changed = (augment(packed, draw).frames != packed.frames).all(1 - axis)
+        found.add(tuple(changed.nonzero().flatten().tolist()))
+    return found
+
+
+def published(size, limit):
+    """Widths below the limit, starts before the last position that the width leaves."""
+    return {tuple(range(start, start + width)) for width in range(limit) for start in range(size - width)}
+
+
+@pytest.mark.parametrize(("size", "limit"), [(9, 1), (10, 2), (14, 2), (15, 3), (19, 3), (20, 4)])
+def test_masks_of_time_are_those_of_the_published_procedure(size, limit):
+    augment = SpecAugment(feature_masks=0, time_masks=1)
+    assert hidden(augment, frames([size], 3), 0, 1500) == published(size, limit)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(49, 0), (64, 1), (100, 2), (150, 3)])
+def test_masks_of_dimensions_are_those_of_the_published_procedure(size, limit):
+    augment = SpecAugment(feature_masks=1, time_masks=0)
+    assert hidden(augment, frames([5], size), 1, 4000) == published(size, limit) | {()}
+
+
+def test_texts_of_under_ten_tokens_lose_no_token():
+    packed, draw = frames(list(range(1, 10)), 64), source()
+    assert all(torch.equal(SpecAugment()(packed, draw).frames, packed.frames) for _ in range(50))
+
+
+def test_the_last_frame_is_never_hidden():
+    packed, draw = frames([25, 30], 8), source()
+    changed = sum((SpecAugment()(packed, draw).frames != packed.frames).all(1).long() for _ in range(300))
+    assert changed[[24, 54]].tolist() == [0, 0]
+    assert changed[[0, 23, 25, 53]].min() > 0
 
 
 def test_spec_augment_repeats_by_seed_and_checks_its_settings():

@@ -59,7 +59,6 @@ def alone(layer, seed):
         scheduler=warmup_cosine(optimizer, 2, 4),
         epochs=EPOCHS,
         ties="last",
-        progress=False,
     )
     return model, done
 
