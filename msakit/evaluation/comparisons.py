@@ -36,7 +36,7 @@ SEEDS_AND_VIDEOS, PAIRED_FOLDS, UNPAIRED_FOLDS = "seeds and videos", "folds", "f
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Predicted:
     """What one run predicted for the segments that it is tested on."""
 
     prediction: Real[np.ndarray, "segments *classes"]  # on the label's scale, or class probabilities
@@ -83,7 +83,7 @@ class Comparison:
     n_videos: int
 
 
-def score_runs(arm: str, metric: str, runs: Sequence[Tested], division: str = "", trained: bool = True) -> Scored:
+def score_runs(arm: str, metric: str, runs: Sequence[Predicted], division: str = "", trained: bool = True) -> Scored:
     """Score the runs of one arm: seeds on the same segments, or folds (each of which may have several seeds).
 
     Raises:
@@ -118,7 +118,7 @@ def _digest(ids: Shaped[np.ndarray, " segments"], label: Real[np.ndarray, " segm
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
-def _without_each_video(metric: str, run: Tested) -> Float[np.ndarray, " videos"]:
+def _without_each_video(metric: str, run: Predicted) -> Float[np.ndarray, " videos"]:
     """The metric without each video in turn, videos in alphabetical order."""
     unit, index = np.unique(run.video_id.astype(str), return_inverse=True)
     rule = metrics.metric(metric)
@@ -170,7 +170,7 @@ def _variance(c: float, values: np.ndarray, share: float = 0.0) -> float:
     return float(variance / len(values) + variance * share)
 
 
-def _together(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _together(parts: Sequence[tuple[float, float | int]]) -> tuple[float, float]:
     """Standard error and Welch–Satterthwaite degrees of freedom of a sum of (variance, degrees of freedom)."""
     variance = float(sum(part for part, _ in parts))
     if not variance > 0:

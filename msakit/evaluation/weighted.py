@@ -1,6 +1,6 @@
 """Metrics of many resamples at once: a resample is a row of weights, one weight a segment.
 
-Drawing segments with replacement gives each a whole-numbered weight (how often it was drawn), and a metric of the
+Leaving segments out, or drawing them repeatedly, gives each a weight (how often it counts), and a metric of the
 resample is the metric with those weights: sums over segments become one matrix product for all resamples. The values
 are those of :mod:`msakit.evaluation.metrics` on the repeated segments (and so scikit-learn's, with `zero_division=0`);
 a resample in which the metric is undefined gives nan.

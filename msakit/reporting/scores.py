@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from msakit.evaluation import comparisons, metrics, statistics
-from msakit.evaluation.comparisons import Comparison, Scored, Tested
+from msakit.evaluation.comparisons import Comparison, Scored, Predicted
 from msakit.reporting.contract import Paper
 from msakit.runs.arm import Arm
 from msakit.runs.record import Record, RecordError
@@ -111,10 +111,10 @@ def scored(runs: Runs, arm: str, metric: str, split: str = "test", subset: Subse
     return comparisons.score_runs(name, _applied(metric, first), tested, division, trained=not first.reference)
 
 
-def _tested(run: Run, split: str, subset: Subset | None) -> Tested:
+def _tested(run: Run, split: str, subset: Subset | None) -> Predicted:
     part = _part(run, split, subset)
     sizes = run.record.measurements.get("segments", {})
-    return Tested(
+    return Predicted(
         *_arrays(part),
         part["segment_id"].to_numpy(str),
         part["video_id"].to_numpy(str),

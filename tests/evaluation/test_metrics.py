@@ -133,6 +133,10 @@ def test_contributions_agree_with_the_metric():
     assert counted == 14
 
 
+def test_metrics_on_logits_are_there():
+    assert set(metrics.ON_LOGITS) | set(metrics.ON_LOGITS.values()) <= set(metrics.METRICS)
+
+
 def test_names_profiles_and_errors():
     assert len(metrics.METRICS) == 37
     for name, profile in metrics.PROFILES.items():
@@ -149,7 +153,8 @@ def test_names_profiles_and_errors():
 
 
 def test_importing_is_light():
-    code = "import sys, msakit.evaluation.metrics, msakit.runs.record; print({'torch', 'sklearn', 'scipy'} & set(sys.modules))"
+    modules = "msakit.evaluation.metrics, msakit.runs.record"
+    code = f"import sys, {modules}; print({{'torch', 'sklearn', 'scipy'}} & set(sys.modules))"
     got = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert got.strip() == "set()"
 
