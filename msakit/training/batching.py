@@ -133,7 +133,7 @@ class FeatureBatches(_Batches):
         for name, given in features.items():
             _check_rows(name, len(given.lengths if isinstance(given, FrameSource) else given[1]), len(self.label))
             source = given if isinstance(given, FrameSource) else _end_to_end(name, *given)
-            scale = source.scaling and (source.scaling.mean, source.scaling.deviation)
+            scale = None if source.scaling is None else (source.scaling.mean, source.scaling.deviation)
             self.features[name] = _Frames(
                 _tensor(source.frames).to(device),
                 torch.from_numpy(np.asarray(source.starts, dtype=np.int64)),

@@ -1,10 +1,14 @@
 """A layer sweep as one training: the same model on every hidden layer, with every seed, as stacked parameters.
 
-The layers of one seed see the same segments in the same order, with the same masks and the same units dropped: all
-that differs is the features.  So a batch is read once for all layers ("layer frames dim"), torch.func maps the model
-of :mod:`msakit.models.gated`, unchanged, over layers and seeds, and one Adam step moves all parameters at once.  Each
-replica ends with the weights that a run of its own would have given (up to rounding); a test holds it to that.
-Between seeds batches differ in length: shorter ones are filled with frames that belong to no segment.
+The layers of one seed have the same segments in the same order, with the same masks and the same units dropped: all
+that differs is the features.  So a batch is read once for all layers ("layer frames dim"), torch.func maps the model,
+unchanged, over layers and seeds, and one Adam step moves all parameters at once.  Each replica ends with the weights
+that a run of its own would have given (up to rounding); a test holds it to that.  Between seeds batches differ in
+length: shorter ones are filled with frames that belong to no segment.
+
+Any model of the contract (:mod:`msakit.models`) will do that reads one modality as `Frames` of one layer, whose only
+randomness is :class:`msakit.models.layers.dropout.Dropout` on frames or on segments, and whose weights alone change in
+training (no running statistics).  What torch.func cannot map fails with torch's own message.
 
 It is meant for a GPU, which one small model leaves idle while kernels are launched: here 24 layers x 5 seeds share the
 launches of one model.  How much that gains has not been measured on a device.  On a CPU, which a single run already
@@ -16,7 +20,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,9 +28,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
-from msakit.models.gated import GatedFusion
 from msakit.models.layers.dropout import Dropout, dropout_mask
-from msakit.models.layers.packed import Layout, Packed
+from msakit.models.layers.packed import Layout, Packed, layout_of
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import Fit, set_seed
 from msakit.training.losses import Loss
@@ -36,12 +39,12 @@ from msakit.training.losses import Loss
 class Seed:
     """The replicas of one seed: a model for each layer, and what the seed decides for all of them."""
 
-    models: list[GatedFusion]  # one a layer, equal to begin with
+    models: list[Any]  # one a layer, equal to begin with
     order: torch.Generator  # for the batches: their order and SpecAugment(layers_apart=False)
     dropout: torch.Generator  # in the state in which a run of its own begins to draw
 
 
-def start_seed(seed: int, layers: int, build: Callable[[], GatedFusion], device: torch.device | str = "cpu") -> Seed:
+def start_seed(seed: int, layers: int, build: Callable[[], Any], device: torch.device | str = "cpu") -> Seed:
     """What `set_seed(seed)`, then `build()`, gives a run of its own, for each of the layers."""
     order = set_seed(seed)
     model = build()
@@ -77,13 +80,14 @@ def fit_replicas(
         By seed and layer. Seconds are of all replicas together.
 
     Raises:
-        ValueError: models that differ in shape or mix layers, or batches that do not fit them.
+        ValueError: models that differ in shape or cannot be stacked, or batches that do not fit them.
         FloatingPointError: a replica's loss is not finite.
     """
     if ties not in ("first", "last"):
         raise ValueError(f"ties is {ties!r}; choose from ('first', 'last')")
     modality = _checked(seeds, train, valid)
-    stacked = _Stacked(seeds, modality, loss, torch.device(device))
+    dim = train[0].features[modality].frames.shape[-1]
+    stacked = _Stacked(seeds, modality, dim, loss, torch.device(device))
     adam = optimizer(stacked.parameters.values())
     schedule = scheduler(adam) if scheduler is not None else None
     best = {name: value.detach().clone() for name, value in stacked.parameters.items()}
@@ -120,7 +124,7 @@ def fit_replicas(
 class _Stacked:
     """The parameters of all replicas, "seed layer ...", and the model mapped over them."""
 
-    def __init__(self, seeds: Sequence[Seed], modality: str, loss: Loss, device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[Seed], modality: str, dim: int, loss: Loss, device: torch.device) -> None:
         self.seeds, self.modality, self.loss, self.device = seeds, modality, loss, device
         self.model = copy.deepcopy(seeds[0].models[0]).to(device)
         self.parameters = {
@@ -129,12 +133,8 @@ class _Stacked:
             .requires_grad_()
             for name, _ in self.model.named_parameters()
         }
-        # In the order in which the model draws: where a dropout sits, and the number of units of a row it sees.
-        self.dropouts = {
-            f"{place}.3": cast(nn.Linear, self.model.get_submodule(f"{place}.0")).out_features
-            for place in (f"encoders.{modality}.project", "decoder.output")
-        }
-        self.probability = cast(Dropout, self.model.get_submodule("decoder.output.3")).p
+        # Those that draw, in the order in which they do.
+        self.dropouts = _dropouts(self.model, modality, dim, device)
         for name in self.dropouts:
             self.model.set_submodule(name, _GivenDropout())
 
@@ -202,18 +202,62 @@ class _Stacked:
         }
         masks: dict[str, list[Tensor]] = {name: [] for name in self.dropouts}
         for seed, each in zip(self.seeds, packed, strict=True):
-            for (name, units), rows in zip(
-                self.dropouts.items(), (each.frames.shape[-2], len(each.lengths)), strict=True
-            ):
-                shape = torch.Size((rows, units))
-                masks[name].append(dropout_mask(shape, self.probability, self.device, seed.dropout))
+            for name, dropout in self.dropouts.items():
+                rows = each.frames.shape[-2] if dropout.on_frames else len(each.lengths)
+                shape = torch.Size((rows, *dropout.units))
+                masks[name].append(dropout_mask(shape, dropout.p, self.device, seed.dropout))
         widest = {name: max(map(len, drawn)) for name, drawn in masks.items()}
         given = {f"{name}.mask": torch.stack([_fill(m, widest[name], 0) for m in masks[name]]) for name in widest}
         return {name: value.to(self.device) for name, value in stacked.items()}, given, longest
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """What a dropout draws: one number for each of `units` of each frame, or of each segment."""
+
+    on_frames: bool
+    units: torch.Size
+    p: float
+
+
+def _dropouts(model: nn.Module, modality: str, dim: int, device: torch.device) -> dict[str, _Drawn]:
+    """What the model's dropouts draw in a training step, found out on three segments with seven frames.
+
+    Raises ValueError for a model whose replicas cannot be stacked, with the reason.
+    """
+    found: dict[str, _Drawn] = {}
+    lengths = torch.tensor([2, 3, 2], device=device)
+
+    def watch(name: str, dropout: Dropout) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            rows, *units = given[0].shape
+            if name in found or rows not in (3, 7):
+                raise ValueError(f"its dropout {name} acts on {[rows, *units]}, or twice: once, on frames or segments")
+            found[name] = _Drawn(rows == 7, torch.Size(units), dropout.p)
+
+        return note
+
+    other = [name for name, part in model.named_modules() if isinstance(part, nn.modules.dropout._DropoutNd) and part.p]
+    try:
+        if other or next(model.buffers(), None) is not None:
+            raise ValueError("it has " + (f"torch's dropout {other[0]}" if other else "running statistics"))
+        handles = [
+            part.register_forward_pre_hook(watch(name, part))
+            for name, part in model.named_modules()
+            if isinstance(part, Dropout) and part.p
+        ]
+        with torch.random.fork_rng(), torch.no_grad():
+            frames = torch.zeros(7, dim, device=device)
+            model.train()({modality: Packed(frames, lengths, layout_of(lengths))})
+        for handle in handles:
+            handle.remove()
+    except ValueError as error:
+        raise ValueError(f"{type(model).__name__} cannot be stacked ({error}): train its runs one by one") from error
+    return found
+
+
 class _GivenDropout(nn.Module):
-    """Dropout with a mask from outside, in the place of the buffer `mask`."""
+    """Dropout with a mask from outside, in the buffer `mask`."""
 
     mask: Tensor
 
@@ -232,7 +276,7 @@ def _fill(values: Tensor, size: int, axis: int, value: int = 0) -> Tensor:
     return torch.cat([values, values.new_full(shape, value)], axis)
 
 
-def _finish(model: GatedFusion, best: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> Fit:
+def _finish(model: Any, best: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> Fit:
     model.load_state_dict(best, strict=False)
     model.eval()
     return Fit(epoch, history, sum(row["seconds"] for row in history), history[epoch - 1])
@@ -245,8 +289,8 @@ def _checked(seeds: Sequence[Seed], train: Sequence[FeatureBatches], valid: Feat
     models = [model for seed in seeds for model in seed.models]
     shapes = {tuple((name, value.shape) for name, value in model.named_parameters()) for model in models}
     modality, *more = models[0].modalities
-    if len(shapes) > 1 or more or any(name.endswith("mix.scalars") for name, _ in models[0].named_parameters()):
-        raise ValueError("replicas are models of one modality and of equal sizes that do not mix layers")
+    if len(shapes) > 1 or more:
+        raise ValueError("replicas are models of one modality and of equal sizes")
     for batches in (*train, valid):
         frames = batches.features[modality].frames if modality in batches.features else None
         if frames is None or frames.dim() != 3 or any(len(seed.models) != len(frames) for seed in seeds):

@@ -5,12 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from msakit.models.gated import GatedFusion
+from msakit.models.layers.dropout import Dropout
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, set_seed
 from msakit.training.losses import l1
-from msakit.training.replicas import Seed, fit_replicas, start_seed
+from msakit.training.replicas import fit_replicas, start_seed
 from msakit.training.schedules import warmup_cosine
 from msakit.training.spec_augment import SpecAugment
 
@@ -43,7 +45,7 @@ def adam(parameters):
     return torch.optim.Adam(parameters, lr=4e-3)
 
 
-def alone(layer, seed):
+def alone(layer, seed, build=build):
     """A run of its own, as the recipe trains it."""
     generator = set_seed(seed)
     model = build()
@@ -63,7 +65,7 @@ def alone(layer, seed):
     return model, done
 
 
-def together(which=SEEDS, **change):
+def together(which=SEEDS, build=build, **change):
     started = [start_seed(seed, LAYERS, build) for seed in which]
     augment = SpecAugment(layers_apart=False)
     train = [
@@ -116,11 +118,52 @@ def test_replicas_differ_by_layer_and_by_seed():
         assert not any(torch.allclose(first, other) for other in weights[k + 1 :])
 
 
-def test_one_seed_is_not_moved_by_the_company_of_another():
+def test_one_seed_is_not_moved_by_another():
     pair, single = together()[0][1], together(SEEDS[1:])[0][0]
     for a, b in zip(pair.models, single.models, strict=True):
         for name, value in a.state_dict().items():
             torch.testing.assert_close(value, b.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+class Mean(nn.Module):
+    """A model of the contract with dropout in other places: on segments, then on frames, then none."""
+
+    modalities = ("audio",)
+
+    def __init__(self, part=None):
+        super().__init__()
+        self.project = nn.Linear(DIM, 5)
+        self.drop = nn.ModuleList([Dropout(0.3), Dropout(0.4), Dropout(0.0), part or nn.Identity()])
+        self.score, self.output = nn.Linear(1, 5), nn.Linear(5, 1)
+
+    def forward(self, batch):
+        frames, lengths, layout = batch["audio"]
+        scale = self.score(self.drop[0](lengths[:, None].float() / 9))
+        owner = layout.owner
+        hidden = self.drop[1](self.project(frames).relu())
+        slots = torch.zeros(len(lengths), layout.longest, 5, device=hidden.device).flatten(0, 1)
+        slots = slots.index_copy(0, owner * layout.longest + layout.position, hidden)
+        pooled = slots.view(len(lengths), layout.longest, 5).sum(1) * scale
+        return {"prediction": self.output(self.drop[3](self.drop[2](pooled))).squeeze(-1)}
+
+
+def test_any_model_of_one_modality_can_be_stacked():
+    started, fits = together(build=Mean)
+    for s, seed in enumerate(SEEDS):
+        for layer in range(LAYERS):
+            model, done = alone(layer, seed, Mean)
+            for name, value in model.state_dict().items():
+                torch.testing.assert_close(started[s].models[layer].state_dict()[name], value, rtol=1e-4, atol=1e-5)
+            assert fits[s][layer].best_epoch == done.best_epoch
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [(nn.Dropout(0.5), "torch's dropout drop.3"), (nn.BatchNorm1d(5), "running statistics")],
+)
+def test_what_cannot_be_stacked_says_why(part, reason):
+    with pytest.raises(ValueError, match=rf"Mean cannot be stacked \(it has {reason}\): train its runs one by one"):
+        together((0,), build=lambda: Mean(part))
 
 
 @pytest.mark.gpu
@@ -149,9 +192,6 @@ def test_what_does_not_fit_together_is_told():
         together((0,), train=[FeatureBatches({"audio": TRAIN}, LABELS["train"], 4)])
     with pytest.raises(ValueError, match="1 training batches for 2 seeds"):
         together(train=[FeatureBatches({"audio": TRAIN}, LABELS["train"], 4)])
-    mixed = GatedFusion({"audio": DIM}, n_layers={"audio": LAYERS})
-    with pytest.raises(ValueError, match="do not mix layers"):
-        together((0,), seeds=[Seed([mixed] * LAYERS, torch.Generator(), torch.Generator())])
     broken = start_seed(0, LAYERS, build)
     torch.nn.init.constant_(broken.models[1].decoder.gates.bias, float("nan"))
     with pytest.raises(FloatingPointError, match="epoch 1"):
