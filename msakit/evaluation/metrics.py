@@ -51,8 +51,7 @@ class Metric:
 
     function(prediction, label) -> Score; direction "up" or "down" says which way is better; label is the heading
     without arrow; weighted(prediction, label, weights) -> values does the same for many weightings of the segments at
-    once, weights `[resamples, segments]` (predictions must be finite); kind is "regression" or "classification";
-    contribution is there for metrics that are plain means over segments.
+    once, weights `[resamples, segments]` (predictions must be finite); kind is "regression" or "classification".
     """
 
     function: Callable[[Any, Any], Score]
@@ -60,7 +59,6 @@ class Metric:
     label: str
     weighted: Callable[[Any, Any, Any], Array]
     kind: str = "regression"
-    contribution: Callable[[Any, Any], Contribution] | None = None
 
     @property
     def title(self) -> str:
@@ -137,7 +135,7 @@ def _accuracy(title: str, bins: Binning, subset: Subset = everything) -> Metric:
         finite = np.nan_to_num(prediction, nan=0.0)
         return Contribution((bins(finite) == bins(label)).astype(float), subset(label))
 
-    return Metric(_mean(contribution), "up", title, _weighted_mean(contribution), contribution=contribution)
+    return Metric(_mean(contribution), "up", title, _weighted_mean(contribution))
 
 
 def _mae(title: str, subset: Subset = everything, limit: float | None = None) -> Metric:
@@ -145,7 +143,7 @@ def _mae(title: str, subset: Subset = everything, limit: float | None = None) ->
         p, t = (_clip(values, limit).astype(float) for values in (prediction, label))
         return Contribution(np.abs(p - t), subset(label))
 
-    return Metric(_mean(contribution), "down", title, _weighted_mean(contribution), contribution=contribution)
+    return Metric(_mean(contribution), "down", title, _weighted_mean(contribution))
 
 
 def _corr(title: str, subset: Subset = everything, limit: float | None = None) -> Metric:
@@ -289,9 +287,7 @@ METRICS: dict[str, Metric] = {
     "ua_non0": _binned("UA (t≠0, >0)", "recall_score", above_zero, non_zero, average="macro"),
     "f1_macro_has0": _binned("F1 macro (≥0)", "f1_score", at_least_zero, average="macro"),
     "f1_macro_non0": _binned("F1 macro (t≠0, >0)", "f1_score", above_zero, non_zero, average="macro"),
-    "accuracy": Metric(
-        _mean(_correct), "up", "Accuracy", _weighted_mean(_correct), kind="classification", contribution=_correct
-    ),
+    "accuracy": Metric(_mean(_correct), "up", "Accuracy", _weighted_mean(_correct), kind="classification"),
     "f1_macro": _decided("F1 macro", _most_probable, "f1_score", average="macro"),
     "f1_weighted": _decided("F1 weighted", _most_probable, "f1_score", average="weighted"),
     "f1_binary": _decided("F1 (positive class)", _most_probable, "f1_score", binary=True),
