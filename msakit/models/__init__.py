@@ -10,6 +10,8 @@ A model is a class of its own on ``torch.nn.Module`` and ``huggingface_hub.PyTor
     builds the model from them alone and then loads its weights.
 ``INPUTS``
     what it can take: modality ("text", "audio", "vision", "image") -> tuple of the input kinds below.
+``FROZEN``, if it takes vectors of frozen encoders (see `Pretrained` below)
+    modality -> the output of :mod:`msakit.encoders` that they are; recipes then store and serve them.
 ``build(inputs, n_classes=None, **args)``, a classmethod
     a new model.  inputs: modality -> an instance of one of its kinds, for the modalities it is to use (those that it
     cannot do without raise ValueError); n_classes: None for regression; args: its hyperparameters, as an arm gives

@@ -31,6 +31,7 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
     """
 
     INPUTS: ClassVar[dict[str, tuple[type, ...]]] = {"image": (Pretrained,), "text": (Pretrained,)}
+    FROZEN: ClassVar[dict[str, str]] = {"image": "projected", "text": "projected"}
     modalities = ("image", "text")
 
     def __init__(self, clip_config: dict[str, Any], n_classes: int | None = None, frozen: bool = False) -> None:

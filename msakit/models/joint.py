@@ -46,6 +46,7 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
     """
 
     INPUTS: ClassVar[dict[str, tuple[type, ...]]] = {"text": (Pretrained,), "image": (Pretrained,)}
+    FROZEN: ClassVar[dict[str, str]] = {"text": "first", "image": "pooled"}
 
     def __init__(
         self,
