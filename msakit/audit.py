@@ -1,4 +1,4 @@
-"""Audit of a corpus: what to look at before believing any number that is trained on it.
+"""Audit of a corpus, before any model is trained on it.
 
 Overlap of splits (one video in two, texts that are nearly the same), range and balance of the labels, features that
 are not numbers, constant or all zero, lengths, and a label-leak check: a linear probe on each modality, trained on
@@ -10,7 +10,6 @@ Texts are nearly the same when, capitals and punctuation aside, the cosine of th
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from msakit.data.corpus import Corpus
 from msakit.data.known_scores import known_scores
+from msakit.training.scaling import Scaling
 
 NEAR = 0.9
 WORDS = 4  # shorter texts ("I don't know") recur in any corpus: counted, not warned of
@@ -32,7 +32,7 @@ ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 @dataclass
 class Audit:
-    """What was found. `warnings` are loud; `notes` are as they may be."""
+    """What was found: `warnings` want a look, `notes` are as they may be."""
 
     corpus: str
     labels: list[dict[str, Any]] = field(default_factory=list)  # a row a split
@@ -63,16 +63,23 @@ class Audit:
 
 
 def audit(corpus: Corpus, *, near: float = NEAR, media: bool = False, progress: bool = True) -> Audit:
-    """Look at everything; nothing of the corpus is changed.
+    """All checks of a corpus; nothing of it is changed.
 
-    near: cosine from which two texts count as the same. media: probe sound and video by the conventional sets too,
-    which takes about a tenth of a second a segment.
+    Args:
+        near: cosine from which two texts count as the same, above 0 and up to 1.
+        media: probe sound and video by the conventional sets too, which takes about a tenth of a second a segment.
+        progress: draw bars.
+
+    Raises:
+        ValueError: `near` is out of range, or the corpus has no labelled rows.
+        CorpusError: features.npz does not fit segments.csv.
     """
     if not 0 < near <= 1:
         raise ValueError(f"near is {near:g}: give a cosine above 0 and up to 1")
     found = Audit(corpus.name)
     table = corpus.table()
-    table = table[table["split"].isin(SPLITS)].reset_index(drop=True)
+    labelled = table["split"].isin(SPLITS)
+    table = table[labelled].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{corpus.folder} has no labelled rows (split train, valid or test) to audit")
     _labels(table, corpus, found)
@@ -80,7 +87,8 @@ def audit(corpus: Corpus, *, near: float = NEAR, media: bool = False, progress: 
     _videos(table, found)
     _near_duplicates(table, near, found, progress)
     inputs: dict[str, Any] = {"text": None}
-    for name, values in _stored(corpus, table):
+    for name, values in (corpus.features() or {}).items():
+        values = values[labelled.to_numpy()]
         _feature_health(name, values, found)
         inputs[name] = _pooled(values)
     if media:
@@ -151,12 +159,12 @@ def _seconds(path: str | None) -> float:
 
 
 def _videos(table: pd.DataFrame, found: Audit) -> None:
-    homes = table.groupby("video_id")["split"].nunique()
-    shared = sorted(map(str, homes.index[homes > 1]))
+    splits = table.groupby("video_id")["split"].nunique()
+    shared = sorted(map(str, splits.index[splits > 1]))
     found.overlap |= {"videos in two splits": len(shared), "shared videos": shared[:20]}
     if shared:
         found.warnings.append(
-            f"{len(shared)} of {len(homes)} videos have segments in more than one split (first: {shared[0]}): test "
+            f"{len(shared)} of {len(splits)} videos have segments in more than one split (first: {shared[0]}): test "
             "scores then measure the memory of voices and faces"
         )
 
@@ -166,17 +174,17 @@ def _near_duplicates(table: pd.DataFrame, near: float, found: Audit, progress: b
 
     texts = table["text"].map(lambda text: " ".join(re.findall(r"\w+", text.lower())))
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), dtype=np.float32).fit_transform(texts)
-    place = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
+    rows_of = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
     long = (_words(texts) >= WORDS).to_numpy()
     short_pairs = 0
     for later, earlier in (("valid", "train"), ("test", "train"), ("test", "valid")):
-        if not len(place[later]) or not len(place[earlier]):
+        if not len(rows_of[later]) or not len(rows_of[earlier]):
             continue
-        others = vectors[place[earlier]].T.tocsr()
+        others = vectors[rows_of[earlier]].T.tocsr()
         pairs: list[dict[str, Any]] = []
-        blocks = range(0, len(place[later]), 256)
+        blocks = range(0, len(rows_of[later]), 256)
         for start in tqdm(blocks, desc=f"texts of {later} in {earlier}", disable=not progress or len(blocks) < 8):
-            rows = place[later][start : start + 256]
+            rows = rows_of[later][start : start + 256]
             cosines = (vectors[rows] @ others).tocsr()
             best = np.asarray(cosines.argmax(axis=1)).ravel()
             for row, other in zip(range(len(rows)), best, strict=True):
@@ -188,7 +196,7 @@ def _near_duplicates(table: pd.DataFrame, near: float, found: Audit, progress: b
                 pairs.append(
                     {
                         later: table["segment_id"][rows[row]],
-                        earlier: table["segment_id"][place[earlier][other]],
+                        earlier: table["segment_id"][rows_of[earlier][other]],
                         "cosine": round(cosine, 3),
                         "text": table["text"][rows[row]],
                     }
@@ -198,25 +206,11 @@ def _near_duplicates(table: pd.DataFrame, near: float, found: Audit, progress: b
         if pairs:
             first = pairs[0]
             found.warnings.append(
-                f"{len(pairs)} of {len(place[later])} texts of {later} are nearly those of {earlier} (cosine of "
+                f"{len(pairs)} of {len(rows_of[later])} texts of {later} are nearly those of {earlier} (cosine of "
                 f"character 3- to 5-grams {near:g} or more; first: {first[later]} and {first[earlier]})"
             )
     if short_pairs:
         found.notes.append(f"{short_pairs} texts of fewer than {WORDS} words recur in another split, as such texts do")
-
-
-def _stored(corpus: Corpus, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    """Arrays of features.npz, one in memory at a time, in the order of the table."""
-    path = corpus.folder / "features.npz"
-    if not path.is_file():
-        return
-    corpus.features()  # raises, with the mend, for arrays that do not fit the table
-    with np.load(path, allow_pickle=False) as archive:
-        place = {str(segment): row for row, segment in enumerate(archive["segment_id"])}
-        order = [place[segment] for segment in table["segment_id"]]
-        for name in archive.files:
-            if name != "segment_id":
-                yield name, archive[name][order]
 
 
 def _feature_health(name: str, values: np.ndarray, found: Audit) -> None:
@@ -281,33 +275,31 @@ def _conventional(corpus: Corpus, table: pd.DataFrame, progress: bool) -> dict[s
 
 
 def _probe_all(corpus: Corpus, table: pd.DataFrame, inputs: dict[str, Any], found: Audit) -> None:
-    place = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
-    if not all(len(rows) for rows in place.values()):
+    rows_of = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
+    if not all(len(rows) for rows in rows_of.values()):
         found.notes.append("no probe: it needs rows of train, valid and test")
         return
     labels = table["label"].to_numpy()
     for name, values in inputs.items():
-        matrices = _text_matrices(table, place) if values is None else _standardised(values, place)
-        row = {"modality": name} | _probe(corpus.task.kind, matrices, {s: labels[r] for s, r in place.items()})
+        matrices = _text_matrices(table, rows_of) if values is None else _standardised(values, rows_of)
+        row = {"modality": name} | _probe(corpus.task.kind, matrices, {s: labels[r] for s, r in rows_of.items()})
         modality = name.removesuffix(" files").replace("video", "vision")
-        row["known"] = _judge(corpus, table.iloc[place["test"]], modality, row, found)
+        row["known"] = _check_scores(corpus, table.iloc[rows_of["test"]], modality, row, found)
         found.probes.append(row)
 
 
-def _text_matrices(table: pd.DataFrame, place: dict[str, np.ndarray]) -> dict[str, Any]:
+def _text_matrices(table: pd.DataFrame, rows_of: dict[str, np.ndarray]) -> dict[str, Any]:
     """TF-IDF of words and pairs of words, weighted on train."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
-    vectorizer.fit(table["text"].iloc[place["train"]])
-    return {split: vectorizer.transform(table["text"].iloc[rows]) for split, rows in place.items()}
+    vectorizer.fit(table["text"].iloc[rows_of["train"]])
+    return {split: vectorizer.transform(table["text"].iloc[rows]) for split, rows in rows_of.items()}
 
 
-def _standardised(values: Float[np.ndarray, "segment columns"], place: dict[str, np.ndarray]) -> dict[str, Any]:
-    train = values[place["train"]].astype(np.float64)
-    deviation = train.std(0)
-    scaled = (values - train.mean(0)) / np.where(deviation > 0, deviation, 1)
-    return {split: scaled[rows] for split, rows in place.items()}
+def _standardised(values: Float[np.ndarray, "segment columns"], rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    scaled = Scaling.of_frames([values[rows["train"]].astype(np.float64)])(values)
+    return {split: scaled[part] for split, part in rows.items()}
 
 
 def _probe(kind: str, matrices: dict[str, Any], labels: dict[str, np.ndarray]) -> dict[str, float]:
@@ -337,16 +329,16 @@ def _probe(kind: str, matrices: dict[str, Any], labels: dict[str, np.ndarray]) -
     }
 
 
-def _judge(corpus: Corpus, test: pd.DataFrame, modality: str, scores: dict[str, Any], found: Audit) -> str:
-    """What is known of such scores, as text; a loud warning for what lies outside."""
-    said = []
+def _check_scores(corpus: Corpus, test: pd.DataFrame, modality: str, scores: dict[str, Any], found: Audit) -> str:
+    """What is known of such scores, as text; a warning for a score that lies outside."""
+    known = []
     bounds = [(k.metric, k.best, k.worst, f"{k.kind}: {k.source}") for k in known_scores(corpus.name, modality)]
     bounds += _oracle_bounds(corpus, test, modality)
     for metric, best, worst, source in bounds:
         value, lower_is_better = scores[metric], metric == "mae"
         sign = -1 if lower_is_better else 1
         edges = f"{metric} " + " to ".join("?" if edge is None else f"{edge:.3f}" for edge in (best, worst))
-        said.append(f"{edges} ({source})")
+        known.append(f"{edges} ({source})")
         if best is not None and sign * value > sign * best:
             found.warnings.append(
                 f"LABEL LEAK? a linear probe on {modality} has {metric} {value:.3f} on test, better than {best:.3f} "
@@ -363,7 +355,7 @@ def _judge(corpus: Corpus, test: pd.DataFrame, modality: str, scores: dict[str, 
             f"LABEL LEAK? a linear probe on {modality} has {metric} {scores[metric]:.3f} on test, nearly perfect: look "
             "for the label, or something made from it, among its inputs"
         )
-    return "; ".join(["no published unimodal range known", *said])
+    return "; ".join(["no published unimodal range known", *known])
 
 
 def _oracle_bounds(
