@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Averaging:
     """
 
     decay: float
-    role: Literal["evaluated", "teacher"] = "evaluated"
+    role: str = "evaluated"
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1 or self.role not in ("evaluated", "teacher"):
@@ -78,7 +78,7 @@ def fit(
     epochs: int,
     scheduler: Any = None,
     patience: int | None = None,
-    ties: Literal["first", "last"] = "first",
+    ties: str = "first",
     averaging: Averaging | None = None,
     on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
     accelerator: Accelerator | None = None,

@@ -3,13 +3,14 @@
     python small_training.py '[{"out": FILE, …}, …]'
 
 calls `run` with each of these settings, which writes (torch.save) the history, the best epoch, the weights and the
-test predictions.
+test predictions.  Every epoch is checkpointed where a stem is given.
 """
 
 import json
 import os
 import signal
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from msakit.training import losses
+from msakit.training import loop, losses
 from msakit.training.batching import TextBatches
-from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
+from msakit.training.checkpoint import resumable
+from msakit.training.loop import Averaging, fit, predict, set_seed, steps_of_epoch
 from msakit.training.schedules import linear_warmup_decay
 
 ROWS, DIM = 42, 6
@@ -56,14 +58,17 @@ def make_batches(rows: slice, size: int, generator=None) -> TextBatches:
     return TextBatches(ids[rows], label[rows], size, dense={"x": x[rows]}, generator=generator)
 
 
+class Stop(Exception):
+    pass
+
+
 def run(
     *,
     out: Path | None = None,
-    checkpoint: Path | None = None,
-    every: int = 1,
-    keep: bool = False,
+    stem: Path | None = None,
     die_at: int | None = None,  # number of the training loss at which to be killed, from 1
-    average: str | None = None,
+    stop_in: int | None = None,  # epoch that fails, before its checkpoint is written
+    role: str | None = None,  # of the averaged weights
     noise: float = 0.0,
     batch: int = 6,
     accumulate: int = 1,
@@ -71,42 +76,43 @@ def run(
     contrast: float = 0.0,
 ) -> dict[str, Any]:
     calls = 0
-    judge = losses.with_contrast(losses.mse, contrast, (("text", "audio"),), smoothing=0.1)
+    with_contrast = losses.with_contrast(losses.mse, contrast, [("text", "audio")], smoothing=0.1)
 
     def loss(outputs, batch):
         nonlocal calls
         calls += torch.is_grad_enabled()
         if calls == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        value = judge(outputs, batch)
+        value = with_contrast(outputs, batch)
         if "teacher_prediction" in outputs:
             value = value + nn.functional.mse_loss(outputs["prediction"], outputs["teacher_prediction"])
         return value
+
+    def on_epoch(_, epoch):
+        if epoch == stop_in:
+            raise Stop
+        return {}
 
     generator = set_seed(3)
     model = Net(noise)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.05)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
     train_batches = make_batches(slice(0, 28), batch, generator)
-    found = fit(
-        model,
-        train_batches,
-        make_batches(slice(28, 35), 4),
-        loss=loss,
-        optimizer=optimizer,
-        scheduler=linear_warmup_decay(optimizer, 10 * steps_of_epoch(train_batches, accelerator)),
-        scheduler_step="batch",
-        epochs=epochs,
-        clip=5.0,
-        average=0.8 if average else None,
-        average_as=average or "judge",
-        patience=3,
-        accelerator=accelerator,
-        checkpoint=checkpoint and Path(checkpoint),
-        checkpoint_every=every,
-        keep_checkpoint=keep,
-        progress=False,
-    )
+    loop.SECONDS_BETWEEN = 0.0
+    with resumable(Path(stem)) if stem else nullcontext():
+        found = fit(
+            model,
+            train_batches,
+            make_batches(slice(28, 35), 4),
+            loss=loss,
+            optimizer=optimizer,
+            scheduler=linear_warmup_decay(optimizer, 10 * steps_of_epoch(train_batches, accelerator)),
+            epochs=epochs,
+            averaging=Averaging(0.8, role) if role else None,
+            patience=3,
+            on_epoch=on_epoch,
+            accelerator=accelerator,
+        )
     test = predict(model, make_batches(slice(35, ROWS), 4))["prediction"]
     rows = [{name: value for name, value in row.items() if name != "seconds"} for row in found.history]
     result = {"history": rows, "best_epoch": found.best_epoch, "weights": model.state_dict(), "losses": calls}
@@ -118,4 +124,5 @@ def run(
 
 if __name__ == "__main__":
     for settings in json.loads(sys.argv[1]):
-        run(**settings)
+        with suppress(Stop):
+            run(**settings)

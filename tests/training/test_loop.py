@@ -6,7 +6,8 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from msakit.training import losses
-from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
+from msakit.training.loop import Averaging, fit, predict, set_seed, steps_of_epoch
+from msakit.training.schedules import PerBatch
 
 
 class Line(nn.Module):
@@ -64,82 +65,57 @@ def test_ties(ties, best):
     assert found.best_epoch == best
 
 
-def test_selection_by_a_metric_over_the_whole_split():
-    seen = []
-
-    def spread(prediction, label):
-        seen.append((prediction.shape, label.shape))
-        return float(prediction.max() - prediction.min())
-
-    found = train(
-        Line(),
-        valid=[rows([1.0, 3.0], [0.0, 0.0]), rows([5.0], [0.0])],
-        epochs=2,
-        metrics={"spread": spread},
-        select=("spread", "max"),
-    )
-    assert seen == [((3,), (3,)), ((3,), (3,))]
-    assert [row["spread"] for row in found.history] == pytest.approx([4 * 1, 4 * 1.5])
-    assert found.best_epoch == 2
-
-
-@pytest.mark.parametrize(("mean", "value"), [("samples", (1 + 1 + 16) / 3), ("batches", (1 + 16) / 2)])
-def test_validation_is_a_mean_over_samples_unless_told_otherwise(mean, value):
+def test_validation_is_a_mean_over_samples():
     # After one step w = 1; the errors are 1, 1 in the first batch and 4 in the last, short one.
-    found = train(Line(), valid=[rows([1.0, 1.0], [2.0, 2.0]), rows([1.0], [5.0])], epochs=1, valid_mean=mean)
-    assert found.history[0]["valid_loss"] == pytest.approx(value)
+    found = train(Line(), valid=[rows([1.0, 1.0], [2.0, 2.0]), rows([1.0], [5.0])], epochs=1)
+    assert found.history[0]["valid_loss"] == pytest.approx((1 + 1 + 16) / 3)
 
 
 def test_weight_average_by_hand():
     # Weights after the steps: 1, 1.5, 1.75; the average starts at the first: .5 * 1 + .5 * 1.5 = 1.25, then 1.5.
-    model, seen = Line(), []
-    found = train(model, epochs=3, average=0.5, on_epoch=lambda m, epoch: seen.append(m.weight.item()) or {"e": epoch})
-    assert seen == pytest.approx([1, 1.25, 1.5])
+    model, weights = Line(), []
+
+    def on_epoch(evaluated, epoch):
+        weights.append(evaluated.weight.item())
+        return {"e": epoch}
+
+    found = train(model, epochs=3, averaging=Averaging(0.5), on_epoch=on_epoch)
+    assert weights == pytest.approx([1, 1.25, 1.5])
     assert [row["valid_loss"] for row in found.history] == pytest.approx([1, 0.75**2, 0.25])
     assert model.weight.item() == pytest.approx(1.5)
     assert found.history[2]["e"] == 3
 
 
-def test_a_teacher_lends_its_outputs_and_nothing_else():
-    # The average lags: 0 (its start), then 1 and 1.25 after the first two steps; the model itself is judged and kept.
-    seen = []
+def test_a_teacher_gives_its_outputs_and_nothing_else():
+    # The average lags: 0 (its start), then 1 and 1.25 after the first two steps; the model itself is evaluated.
+    given = []
 
     def loss(outputs, batch):
         if "teacher_prediction" in outputs:
             assert not outputs["teacher_prediction"].requires_grad
-            seen.append(outputs["teacher_prediction"][0].item())
+            given.append(outputs["teacher_prediction"][0].item())
         return losses.mse(outputs, batch)
 
     model = Line()
-    found = train(model, epochs=3, average=0.5, average_as="teacher", loss=loss)
-    assert seen == pytest.approx([0, 1, 1.25])
+    found = train(model, epochs=3, averaging=Averaging(0.5, "teacher"), loss=loss)
+    assert given == pytest.approx([0, 1, 1.25])
     assert [row["valid_loss"] for row in found.history] == pytest.approx([1, 1 / 4, 1 / 16])
     assert model.weight.item() == pytest.approx(1.75)
 
 
-def test_clipping_and_schedules_by_hand():
+@pytest.mark.parametrize(("by_batch", "moved"), [(False, 1 + 1 + 0.5 + 0.5), (True, 1 + 0.5 + 0.25 + 0.125)])
+def test_schedules_by_hand(by_batch, moved):
+    def loss(outputs, batch):  # a gradient of 1 wherever the weight is
+        return -outputs["prediction"].sum()
+
     model = Line()
     optimizer = torch.optim.SGD([model.weight], 1.0)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    batches = [rows([1.0], [100.0])] * 2
-    found = fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, scheduler=scheduler, epochs=2, clip=1.0)
-    assert model.weight.item() == pytest.approx(1 + 1 + 0.5 + 0.5)
-    assert [row["lr"] for row in found.history] == [1, 0.5]
-    model, optimizer = Line(), None
-    optimizer = torch.optim.SGD([model.weight], 1.0)
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    fit(
-        model,
-        batches,
-        batches,
-        loss=losses.mse,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        scheduler_step="batch",
-        epochs=2,
-        clip=1.0,
-    )
-    assert model.weight.item() == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    batches = [rows([1.0], [0.0])] * 2
+    given = PerBatch(scheduler) if by_batch else scheduler
+    found = fit(model, batches, batches, loss=loss, optimizer=optimizer, scheduler=given, epochs=2)
+    assert model.weight.item() == pytest.approx(moved)
+    assert [row["lr"] for row in found.history] == [1, 0.25 if by_batch else 0.5]
 
 
 @pytest.mark.parametrize(("batches", "accumulated", "steps"), [(7, 1, 7), (7, 2, 4), (8, 2, 4), (1, 4, 1)])
@@ -160,7 +136,7 @@ def test_training_and_validation_run_in_their_modes():
     train(model, epochs=2)
     assert modes == [True, False] * 2
     modes.clear()
-    train(model.train(), epochs=2, average=0.5, average_as="teacher")
+    train(model.train(), epochs=2, averaging=Averaging(0.5, "teacher"))
     assert modes == [True, False, False] * 2  # the model, its teacher, validation
 
 
@@ -182,7 +158,7 @@ def test_half_precision_reaches_the_loss_as_single():
     batches = [rows([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0])]
     AcceleratorState._reset_state(True)
     try:
-        for settings in ({}, {"average": 0.5}, {"average": 0.5, "average_as": "teacher"}):
+        for averaging in (None, Averaging(0.5), Averaging(0.5, "teacher")):
             model = Net()
             fit(
                 model,
@@ -192,7 +168,7 @@ def test_half_precision_reaches_the_loss_as_single():
                 optimizer=torch.optim.SGD(model.parameters(), 0.01),
                 epochs=1,
                 accelerator=Accelerator(mixed_precision="bf16"),
-                **settings,
+                averaging=averaging,
             )
             assert predict(model, batches)["prediction"].dtype == np.float32
     finally:
@@ -237,14 +213,15 @@ def test_the_same_seed_repeats_and_seeds_everything():
     assert draw(5)[0] != draw(6)[0]
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_refused():
     with pytest.raises(FloatingPointError, match="epoch 1"):
         train(Line(), batches=[rows([float("nan")], [1.0])])
     with pytest.raises(ValueError, match="no training batch"):
         train(Line(), batches=iter([]))
     with pytest.raises(ValueError, match="no validation batch"):
         train(Line(), valid=iter([]))
-    with pytest.raises(ValueError, match=r"select\[0\] is 'mae'"):
-        train(Line(), select=("mae", "min"))
     with pytest.raises(ValueError, match="ties"):
         train(Line(), ties="middle")
+    for wrong in ({"decay": 1.5}, {"decay": 0.9, "role": "judge"}):
+        with pytest.raises(ValueError, match="averaging wants a decay from 0 to 1 and the role"):
+            Averaging(**wrong)

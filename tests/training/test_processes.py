@@ -49,11 +49,11 @@ def close(found, expected):
 @pytest.fixture(scope="module")
 def one():
     """One process, batches of 8: 8, 8, 8 and 4 rows."""
-    return run(batch=8, average="judge")
+    return run(batch=8, role="evaluated")
 
 
 def test_accumulated_batches_equal_one_batch(one):
-    close(run(batch=2, accumulate=4, average="judge"), one)
+    close(run(batch=2, accumulate=4, role="evaluated"), one)
 
 
 def test_two_processes_contrast_with_the_rows_of_both(tmp_path):
@@ -64,19 +64,18 @@ def test_two_processes_contrast_with_the_rows_of_both(tmp_path):
 
 
 def test_two_processes_give_the_losses_of_one(one, tmp_path):
-    plain, part, rest = (str(tmp_path / name) for name in ("plain", "part", "rest"))
-    accumulating = {"batch": 2, "accumulate": 2, "average": "judge", "checkpoint": str(tmp_path / "checkpoint")}
+    plain, rest, stem = (str(tmp_path / name) for name in ("plain", "rest", "stem"))
+    accumulating = {"batch": 2, "accumulate": 2, "role": "evaluated", "stem": stem}
     in_processes(
         2,
-        {"out": plain, "batch": 4, "average": "judge"},
-        # Ends early, with its checkpoint of the second epoch; then goes on from there.
-        accumulating | {"out": part, "epochs": 3, "every": 2, "keep": True},
+        {"out": plain, "batch": 4, "role": "evaluated"},
+        # Fails in the third epoch, with the checkpoint of the second; then goes on from there.
+        accumulating | {"stop_in": 3},
         accumulating | {"out": rest},
     )
-    found = {name: torch.load(tmp_path / name, weights_only=True) for name in ("plain", "part", "rest")}
+    found = {name: torch.load(tmp_path / name, weights_only=True) for name in ("plain", "rest")}
     # 28 rows are 7 batches of 4: in the last step one process is left without, and nothing is left out.
     close(found["plain"], one)
-    assert len(found["part"]["history"]) == 3
     assert found["rest"]["losses"] == 3 * 7  # epochs 3 to 5, each with 14 batches, half of them here
     close(found["rest"], one)
-    assert not (tmp_path / "checkpoint").exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["plain", "rest"]
