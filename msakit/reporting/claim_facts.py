@@ -21,7 +21,7 @@ never their names):
     intermediate   of those between first and last, the one chosen on validation
 
 such as ``{last: {model: joint, like: joint, by: share}}``. Where a selection gives no arm, the comparison was not run.
-Lists on both sides, of one length, are alternatives: the first place whose arms were all run is taken.
+Lists on both sides, of one length, are alternatives: the first of them whose arms were all run is taken.
 """
 
 from collections.abc import Mapping

@@ -3,16 +3,16 @@
 A claim is tested on every corpus of its kind by every one of its comparisons, each a row of the ledger. The rule:
 
 * **difference** (a better than b, in the metric's direction): the test over seeds and videos of
-  :mod:`msakit.evaluation.contrasts` (paired by fold where seeds are folds). With a ``margin`` the claim is that a is not worse
-  than b by that much, and the test is against -margin in place of zero. With ``beyond`` it is that a's lead over b is
-  larger than the lead of a second pair, tested as a difference of differences.
+  :mod:`msakit.evaluation.comparisons` (paired by fold where runs are folds). With a ``margin`` the claim is that a is
+  not worse than b by that much, and the test is against -margin in place of zero. With ``beyond`` it is that a's lead
+  over b is larger than the lead of a second pair, tested as a difference of differences.
 * **spread** (a steadier than b): Brown & Forsythe's test on the metric over seeds.
 * **ratio** (a smaller than b in something measured a run: cost, or roughness of the validation loss): Welch's test over
   seeds on logarithms; counted operations and parameters decide by themselves.
 
 p is two-sided, Holm-corrected over all tests of a family of claims on one kind of data. A row is **supported** or
 **contradicted** if the corrected p is at most 0.05, by the side on which the effect lies; otherwise **not
-distinguishable at this n**, beside the effect that such a test would have found four times in five (minimum detectable
+distinguishable at this n**, with the effect that such a test would have found four times in five (minimum detectable
 effect, at 0.05 over the number of tests). It is **not testable here** if an arm or measurement is missing, if there
 are fewer seeds (or folds) than the claim asks for, or if the profile is a light one. A claim of several rows is
 contradicted if one of them is, supported if all that can be tested are, and not distinguishable otherwise.
@@ -20,17 +20,18 @@ contradicted if one of them is, supported if all that can be tested are, and not
 Generated and real data are never mixed: not in a test, not in a family, not in a verdict.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from msakit import papers
 from msakit.evaluation import metrics, statistics
-from msakit.evaluation.contrasts import Contrast, Scored, contrast, scored
-from msakit.reporting.claim_facts import KINDS, Arm, Claim, Comparison, claims_of, resolve
-from msakit.runs.record import Run, Runs
+from msakit.evaluation.comparisons import PAIRED_FOLDS, Scored, compare
+from msakit.reporting.claim_facts import KINDS, Claim, Side, claims_of, resolve
+from msakit.reporting.contract import Paper
+from msakit.reporting.scores import by_corpus, scored
+from msakit.runs.store import Run, Runs
 
 SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
@@ -41,10 +42,6 @@ VERDICTS = (SUPPORTED, CONTRADICTED, OPEN, UNTESTED)
 RESTS_ON = {"generated": "mini-full", "real": "cmu-mosi"}
 LIGHT = {"mini": "mini-full"}  # a profile with too few seeds, and the one that claims rest on
 NOT_RUN = "not run here"
-RECORDED = ("seconds", "peak_memory_mb")
-# Computed from a run's history: see `measured`.
-ROUGHNESS = "roughness"
-EPOCH = "epoch_seconds"
 COUNTS = ("flops_per_sample", "flops_per_prediction", "trainable_parameters", "total_parameters")
 
 
@@ -60,14 +57,15 @@ class Row:
     family: str
     test: str
     measure: str
+    direction: str  # of the measure: which way is better, "up" or "down"
     a: str
     b: str
-    unit: str = ""  # what n counts: "seeds and videos", "folds" or "seeds"
+    unit: str = ""  # what n_runs counts: a unit of msakit.evaluation.comparisons, "seeds" or "counts"
     effect: float | None = None
     low: float | None = None
     high: float | None = None
     null: float = 0.0
-    n_seeds: tuple[int, ...] = ()
+    n_runs: tuple[int, ...] = ()
     n_segments: int | None = None
     n_videos: int | None = None
     se_seeds: float | None = None
@@ -114,22 +112,19 @@ def together(verdicts: Sequence[str]) -> str:
 # --- the ledger ---------------------------------------------------------------------------------------------------
 
 
-def ledger(runs: Runs, profile: str) -> Ledger:
+def ledger(runs: Runs, papers: Mapping[str, Paper], profile: str) -> Ledger:
     """Test every claim of the papers that have runs."""
     claims: list[Claim] = []
     rows: list[Row] = []
-    for paper in papers.PAPERS:
-        part = runs.select(paper=paper)
-        if not len(part):
-            continue
-        claims += claims_of(paper)
-        for corpus in sorted(part.frame["corpus"].unique()):
-            on = part.select(corpus=corpus)
-            kind = "generated" if on.frame["generated"].any() else "real"
-            test = _Tester(on, kind, str(corpus), profile)
-            for claim in claims_of(paper):
-                if kind in claim.kinds and (claim.corpora is None or corpus in claim.corpora):
-                    rows += [test.row(claim, pair) for pair in claim.comparisons]
+    for paper in papers.values():
+        part = runs.select(paper=paper.name)
+        stated = claims_of(paper) if len(part) else ()
+        claims += stated
+        for corpus, on_corpus in by_corpus(part):
+            tester = _Tester(on_corpus, profile)
+            for claim in stated:
+                if tester.kind in claim.kinds and (claim.corpora is None or corpus in claim.corpora):
+                    rows += [tester.row(claim, name) for name in claim.comparisons]
     return Ledger(profile, tuple(claims), tuple(_corrected(rows)))
 
 
@@ -137,13 +132,13 @@ def _corrected(rows: Sequence[Row]) -> list[Row]:
     """Holm within each family of a paper on one kind of data; then the verdicts."""
     rows = list(rows)
     families: dict[tuple[str, str, str], list[int]] = {}
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.p is not None:
-            families.setdefault((row.paper, row.kind, row.family), []).append(place)
-    for places in families.values():
-        adjusted = statistics.holm(np.array([rows[place].p for place in places], dtype=float)).adjusted
-        for place, p in zip(places, adjusted, strict=True):
-            rows[place] = replace(rows[place], p_corrected=float(p), tests_in_family=len(places))
+            families.setdefault((row.paper, row.kind, row.family), []).append(index)
+    for indices in families.values():
+        adjusted = statistics.holm(np.array([rows[index].p for index in indices], dtype=float))
+        for index, p in zip(indices, adjusted, strict=True):
+            rows[index] = replace(rows[index], p_corrected=float(p), tests_in_family=len(indices))
     return [replace(row, verdict=_verdict(row), detectable=_detectable(row)) for row in rows]
 
 
@@ -161,7 +156,7 @@ def _detectable(row: Row) -> float | None:
         return None
     alpha = statistics.ALPHA / row.tests_in_family
     if row.test == "spread":
-        return statistics.detectable_spread((row.n_seeds[0], row.n_seeds[1]), alpha)
+        return statistics.detectable_spread((row.n_runs[0], row.n_runs[1]), alpha)
     parts = [part for part in (row.se_seeds, row.se_videos) if part is not None and np.isfinite(part)]
     found = statistics.detectable(float(np.sqrt(np.square(parts).sum())), row.df or float("nan"), alpha)
     return float(np.exp(found)) if row.test == "ratio" else found
@@ -170,21 +165,29 @@ def _detectable(row: Row) -> float | None:
 class _Tester:
     """The tests on one corpus; each arm is scored once a metric."""
 
-    def __init__(self, runs: Runs, kind: str, corpus: str, profile: str) -> None:
-        self.runs, self.kind, self.corpus, self.profile = runs, kind, corpus, profile
+    def __init__(self, runs: Runs, profile: str) -> None:
+        self.runs, self.profile = runs, profile
+        first = runs.runs[0].record
+        self.corpus, self.task = first.corpus.name, first.corpus.task.kind
+        self.kind = "generated" if runs.frame["generated"].any() else "real"
         self.known: dict[tuple[str, str], Scored] = {}
 
-    def row(self, claim: Claim, pair: Comparison) -> Row:
-        wanted = [pair.a, pair.b, *(pair.beyond or ())]
-        arms = [resolve(self.runs, arm, claim.metric) for arm in wanted]
-        names = [_said(arm, name) for arm, name in zip(wanted, arms, strict=True)]
-        row = Row(claim.paper, claim.id, pair.name, self.kind, self.corpus, claim.family, claim.test,
-                  pair.value or claim.metric, names[0], names[1])  # fmt: skip
-        if pair.beyond:
-            row = replace(row, a=f"{names[0]} over {names[1]}", b=f"{names[2]} over {names[3]}")
-        missing = [name for name, arm in zip(names, arms, strict=True) if arm is None]
-        if missing and pair.otherwise and not self._absent(claim, pair.otherwise):
-            return self.row(claim, pair.otherwise)
+    def row(self, claim: Claim, name: str) -> Row:
+        pair, metric = claim.comparisons[name], claim.metric_on(self.task)
+        alternatives = pair.alternatives()
+        # Of a spread or a ratio, less is claimed.
+        up = claim.test == "difference" and metric is not None and metrics.metric(metric).direction == "up"
+        row = Row(claim.paper, claim.id, name, self.kind, self.corpus, claim.family, claim.test,
+                  pair.value or metric or "", "up" if up else "down", "", "")  # fmt: skip
+        if metric is None:
+            row = _named(row, [_shown(side, None) for side in alternatives[0]])
+            return replace(row, reason=f"the claim has no metric for {self.task}")
+        resolved = [[resolve(self.runs, side, metric) for side in sides] for sides in alternatives]
+        index = next((index for index, arms in enumerate(resolved) if None not in arms), 0)
+        sides, arms = alternatives[index], resolved[index]
+        shown = [_shown(side, arm) for side, arm in zip(sides, arms, strict=True)]
+        row = _named(row, shown)
+        missing = [what for what, arm in zip(shown, arms, strict=True) if arm is None]
         if missing:
             return replace(row, reason=f"{NOT_RUN}: {', '.join(missing)}")
         found = [arm for arm in arms if arm is not None]
@@ -193,56 +196,53 @@ class _Tester:
         tests: dict[str, Callable[..., Row]] = {
             "difference": self._difference, "spread": self._spread, "ratio": self._ratio,
         }  # fmt: skip
-        row = tests[claim.test](row, claim, pair, found)
-        fewest = min(row.n_seeds, default=0)
+        row = tests[claim.test](row, claim, metric, found)
+        fewest = min(row.n_runs, default=0)
         if self.profile in LIGHT:
-            few = f"{fewest} {'folds' if row.unit == 'folds' else 'seeds'} are too few here"
+            few = f"{fewest} {'folds' if row.unit == PAIRED_FOLDS else 'seeds'} are too few here"
             return replace(row, reason=row.reason or f"{few}; this claim rests on the profile {LIGHT[self.profile]}")
         if not row.reason and fewest < claim.seeds and row.unit != "counts":
             row = replace(row, reason=f"{fewest} seeds or folds; this claim asks for {claim.seeds}")
         return row
-
-    def _absent(self, claim: Claim, pair: Comparison) -> bool:
-        """Whether an arm of it, and of what may stand in for it, was not run."""
-        there = all(resolve(self.runs, arm, claim.metric) for arm in (pair.a, pair.b))
-        return not there and (pair.otherwise is None or self._absent(claim, pair.otherwise))
 
     def scored(self, arm: str, metric: str) -> Scored:
         if (arm, metric) not in self.known:
             self.known[arm, metric] = scored(self.runs, arm, metric)
         return self.known[arm, metric]
 
-    def _difference(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
-        sides = [self.scored(arm, claim.metric) for arm in arms]
-        sign = 1.0 if metrics.metric(claim.metric).direction == "up" else -1.0
+    def _difference(self, row: Row, claim: Claim, metric: str, arms: list[str]) -> Row:
+        sides = [self.scored(arm, metric) for arm in arms]
+        if len({side.arm for side in sides}) < len(sides):
+            return replace(row, reason="both sides are one training")
+        sign = 1.0 if row.direction == "up" else -1.0
         terms = list(zip((1.0, -1.0, -1.0, 1.0), sides, strict=False))
         try:
-            got: Contrast = contrast(terms, null=-sign * claim.margin, where=f"{claim.id}, {pair.name}")
+            got = compare(terms, null=-sign * claim.margin)
         except ValueError as error:
             return replace(row, reason=str(error))
         row = replace(row, unit=got.unit, effect=got.difference, low=got.low, high=got.high, null=got.null,
-                      n_seeds=got.n_seeds, n_segments=got.n_segments, n_videos=got.n_videos, se_seeds=got.se_seeds,
+                      n_runs=got.n_runs, n_segments=got.n_segments, n_videos=got.n_videos, se_seeds=got.se_seeds,
                       se_videos=got.se_videos)  # fmt: skip
         if not np.isfinite(got.p):
             return replace(row, reason="the test is undefined: a single seed or video, or a run that collapsed")
         return replace(row, p=got.p, df=got.df, favours=bool(sign * (got.difference - got.null) > 0))
 
-    def _spread(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
-        first, second = (self.scored(arm, claim.metric) for arm in arms)
-        if first.folds or second.folds:
+    def _spread(self, row: Row, claim: Claim, metric: str, arms: list[str]) -> Row:
+        first, second = (self.scored(arm, metric) for arm in arms)
+        if first.folds is not None or second.folds is not None:
             return replace(row, reason="spread over folds is not spread over seeds")
         got = statistics.compare_spread(first.values, second.values)
-        row = replace(row, unit="seeds", effect=got.ratio, null=1.0, n_seeds=got.n, n_segments=first.n_segments,
+        row = replace(row, unit="seeds", effect=got.ratio, null=1.0, n_runs=got.n, n_segments=first.n_segments,
                       n_videos=first.n_videos)  # fmt: skip
         if not np.isfinite([got.p, got.ratio]).all():
             return replace(row, reason="the test is undefined: fewer than three seeds, or a run that collapsed")
         return replace(row, p=got.p, favours=got.ratio < 1)
 
-    def _ratio(self, row: Row, claim: Claim, pair: Comparison, arms: list[str]) -> Row:
-        name = pair.value or ""
+    def _ratio(self, row: Row, claim: Claim, metric: str, arms: list[str]) -> Row:
+        name = row.measure
         everywhere = [np.array([measured(run, name) for run in self.runs.select(arm=arm)]) for arm in arms]
         values = [side[np.isfinite(side) & (side > 0)] for side in everywhere]
-        row = replace(row, unit="seeds", null=1.0, n_seeds=tuple(len(side) for side in values))
+        row = replace(row, unit="seeds", null=1.0, n_runs=tuple(len(side) for side in values))
         if not all(len(side) for side in values):
             return replace(row, reason=f"{name} was not measured")
         first, second = (np.log(side) for side in values)
@@ -260,40 +260,48 @@ class _Tester:
         return replace(row, p=got.p, se_seeds=se, df=got.df, favours=effect < 1)
 
 
-def _said(arm: Arm, found: str | None) -> str:
+def _named(row: Row, shown: Sequence[str]) -> Row:
+    if len(shown) == 2:
+        return replace(row, a=shown[0], b=shown[1])
+    return replace(row, a=f"{shown[0]} over {shown[1]}", b=f"{shown[2]} over {shown[3]}")
+
+
+def _shown(side: Side, found: str | None) -> str:
     """An arm as the ledger names it: its role beside its name."""
-    if isinstance(arm, str):
-        return arm
-    ((role, pattern),) = arm.items()
-    how = {"chosen": "chosen on validation", "intermediate": "intermediate, chosen on validation"}.get(role, role)
-    return f"{how} of {pattern}" if found is None else f"{found} ({how})"
+    if isinstance(side, str):
+        return side
+    how = {"chosen": "chosen on validation", "intermediate": "intermediate, chosen on validation"}
+    role = how.get(side.name, side.name)
+    return f"{role} of {side.selection}" if found is None else f"{found} ({role})"
 
 
 def measured(run: Run, name: str) -> float:
-    """A number of one run: a measurement, one of RECORDED, or one computed from its history; nan where it has none.
+    """A number of one run; nan where it has none.
 
     "roughness" is the mean distance of an epoch's validation loss from the mean of its two neighbours', "epoch_seconds"
-    the median time of an epoch.
+    the median time of an epoch, "seconds" and "peak_memory_mb" are the whole run's; any other name is one of the
+    record's measurements (counted) or of the runtime's timings.
     """
-    record = run.record
-    if name == EPOCH:
-        times = [row["seconds"] for row in record.history if "seconds" in row]
-        return float(np.median(times)) if times else float("nan")
-    if name == ROUGHNESS:
-        loss = np.array([row.get("valid_loss", np.nan) for row in record.history], dtype=float)
+    if name == "roughness":
+        loss = np.array([row.get("valid_loss") for row in run.record.history], dtype=float)
         return float(np.abs(loss[1:-1] - (loss[:-2] + loss[2:]) / 2).mean()) if len(loss) > 2 else float("nan")
-    value = getattr(record, name) if name in RECORDED else record.measurements.get(name)
+    value = run.record.measurements.get(name)
+    if value is None and run.runtime is not None:
+        times = run.runtime.epoch_seconds
+        own = {"epoch_seconds": float(np.median(times)) if times else None, "seconds": run.runtime.seconds,
+               "peak_memory_mb": run.runtime.peak_memory_mb}  # fmt: skip
+        value = (own | run.runtime.timings).get(name)
     return float(value) if isinstance(value, (int, float)) else float("nan")
 
 
 # --- as data ------------------------------------------------------------------------------------------------------
 
 
-def as_data(made: Ledger) -> dict[str, Any]:
+def as_data(found: Ledger) -> dict[str, Any]:
     """The ledger as plain data: numbers with six significant digits, what is undefined as null."""
     return {
-        "schema": 1,
-        "profile": made.profile,
+        "schema": 2,
+        "profile": found.profile,
         "metric_version": metrics.VERSION,
         "alpha": statistics.ALPHA,
         "power": statistics.POWER,
@@ -301,12 +309,11 @@ def as_data(made: Ledger) -> dict[str, Any]:
         "claims": [
             {
                 "paper": claim.paper, "id": claim.id, "sentence": claim.sentence, "source": claim.source,
-                "kind": kind, "metric": claim.metric, "direction": metrics.metric(claim.metric).direction,
-                "test": claim.test, "family": claim.family, "margin": claim.margin, "minimal_n": claim.seeds,
-                "verdict": verdict,
+                "kind": kind, "metric": claim.metric, "test": claim.test, "family": claim.family,
+                "margin": claim.margin, "minimal_n": claim.seeds, "verdict": verdict,
                 "comparisons": [_plain(row) for row in rows],
             }
-            for claim, kind, verdict, rows in made.verdicts()
+            for claim, kind, verdict, rows in found.verdicts()
         ],
     }  # fmt: skip
 

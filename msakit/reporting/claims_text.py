@@ -1,23 +1,26 @@
 """The claims ledger as files: ``claims.json`` for programs, ``claims.md`` for readers, and lines for the terminal."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from msakit import papers
 from msakit.evaluation import metrics
+from msakit.evaluation.comparisons import PAIRED_FOLDS, UNPAIRED_FOLDS
+from msakit.files import write_atomically
 from msakit.reporting import manifest
 from msakit.reporting.claim_facts import KINDS, Claim
 from msakit.reporting.claims import LIGHT, NOT_RUN, RESTS_ON, UNTESTED, Ledger, Row, as_data, ledger
-from msakit.runs.record import Runs, read_all, write_atomically
+from msakit.reporting.contract import Paper
+from msakit.runs.store import read_runs
 
 HEAD = ("corpus", "comparison", "measure", "effect [95 % interval]", "n", "p", "p corrected", "detectable", "verdict")
 READING = (
     "An effect is the first arm less the second in the metric's unit, or, for spreads and costs, the first over the "
     "second (×).",
-    "Differences: t-test that counts both seeds and test videos (fold by fold where seeds are folds). Spreads: Brown & "
+    "Differences: t-test that counts both seeds and test videos (fold by fold where runs are folds). Spreads: Brown & "
     "Forsythe's test over seeds. Costs: Welch's test over seeds on logarithms; counts that never vary decide by "
     "themselves (no p).",
     "p: two-sided; corrected: Holm over all tests of the family on that kind of data. Supported or contradicted where "
@@ -29,31 +32,28 @@ READING = (
 )
 
 
-def texts(runs: Runs, profile: str) -> dict[str, str]:
-    """``claims.json`` and ``claims.md`` of a profile's runs; nothing where no paper of the runs states a claim."""
-    made = ledger(runs, profile)
-    return _texts(made) if made.rows else {}
+def texts(found: Ledger, papers: Mapping[str, Paper]) -> dict[str, str]:
+    """``claims.json`` and ``claims.md``; nothing where no paper of the runs states a claim."""
+    if not found.rows:
+        return {}
+    data = json.dumps(as_data(found), indent=1, ensure_ascii=False, allow_nan=False)
+    return {"claims.json": f"{data}\n", "claims.md": to_markdown(found, papers)}
 
 
-def _texts(made: Ledger) -> dict[str, str]:
-    data = json.dumps(as_data(made), indent=1, ensure_ascii=False, allow_nan=False)
-    return {"claims.json": f"{data}\n", "claims.md": to_markdown(made)}
-
-
-def to_markdown(made: Ledger) -> str:
+def to_markdown(found: Ledger, papers: Mapping[str, Paper]) -> str:
     """The ledger as a page: what it rests on, how to read it, then claim by claim."""
-    lines = [f"# Claims, profile {made.profile}", "", _standing(made.profile), ""]
+    lines = [f"# Claims, profile {found.profile}", "", _standing(found.profile), ""]
     lines += [*(f"- {line}" for line in READING), ""]
-    for paper in dict.fromkeys(claim.paper for claim in made.claims):
-        facts = papers.facts(paper)
+    for paper in dict.fromkeys(claim.paper for claim in found.claims):
+        facts = papers[paper].facts
         lines += [f"## {facts['title']}", "", f"{facts['authors']}, {facts['venue']}.", ""]
         if facts.get("status"):
             lines += [f"The method is {facts['status']}: these are claims about the reconstruction.", ""]
         for kind in KINDS:
-            found = [item for item in made.verdicts() if (item[0].paper, item[1]) == (paper, kind)]
-            if found:
+            own = [item for item in found.verdicts() if (item[0].paper, item[1]) == (paper, kind)]
+            if own:
                 lines += [f"### {kind.capitalize()} data", ""]
-            for claim, _, verdict, rows in found:
+            for claim, _, verdict, rows in own:
                 lines += _claim(claim, verdict, rows)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -117,11 +117,14 @@ def _number(row: Row, value: float | None, signed: bool = False, plain: bool = F
 
 
 def _n(row: Row) -> str:
-    if not row.n_seeds or row.unit == "counts":
+    if not row.n_runs or row.unit == "counts":
         return "–"
-    if row.unit == "folds":
-        return f"{row.n_seeds[0]} folds, {row.n_segments} segments"
-    seeds = "+".join(map(str, row.n_seeds)) + " seeds"
+    if row.unit == PAIRED_FOLDS:
+        return f"{row.n_runs[0]} folds, {row.n_segments} segments"
+    runs = "+".join(map(str, row.n_runs))
+    if row.unit == UNPAIRED_FOLDS:
+        return f"{runs} folds, unpaired, {row.n_segments} segments"
+    seeds = f"{runs} seeds"
     if row.n_segments is None or row.test != "difference":
         return seeds
     videos = f", {row.n_videos} videos" if row.n_videos != row.n_segments else ""
@@ -134,19 +137,21 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def lines(made: Ledger) -> list[str]:
+def lines(found: Ledger) -> list[str]:
     """The ledger for a terminal: a line a claim, and one below for each comparison."""
-    told = [f"profile {made.profile}: {_standing(made.profile).replace('`', '')}"]
-    for claim, kind, verdict, rows in made.verdicts():
-        told += ["", f"{claim.paper}, {kind} data: {claim.sentence}", f"  {verdict.upper()}"]
-        shown, absent = run_here(rows)
+    shown = [f"profile {found.profile}: {_standing(found.profile).replace('`', '')}"]
+    for claim, kind, verdict, rows in found.verdicts():
+        shown += ["", f"{claim.paper}, {kind} data: {claim.sentence}", f"  {verdict.upper()}"]
+        run, absent = run_here(rows)
         if absent:
-            told.append(f"  - not run here: {absent}")
-        for row in shown:
-            corpus, compared, measure, size, n, p, corrected, least, said = cells(row)
-            numbers = f"{measure} {size}; {n}; p {p}, corrected {corrected}; detectable {least}; " * (size != "–")
-            told.append(f"  - {corpus}, {compared}: {numbers}{said}")
-    return told
+            shown.append(f"  - not run here: {absent}")
+        for row in run:
+            corpus, compared, measure, size, n, p, corrected, least, outcome = cells(row)
+            numbers = ""
+            if size != "–":
+                numbers = f"{measure} {size}; {n}; p {p}, corrected {corrected}; detectable {least}; "
+            shown.append(f"  - {corpus}, {compared}: {numbers}{outcome}")
+    return shown
 
 
 def read_profile(results: Path) -> str:
@@ -157,22 +162,21 @@ def read_profile(results: Path) -> str:
     return str(json.loads(path.read_text(encoding="utf-8"))["profile"])
 
 
-def tell(results: Path) -> list[str]:
-    """The claims of a results folder for a terminal; writes claims.json and claims.md there if they changed.
+def update(results: Path, papers: Mapping[str, Paper]) -> list[str]:
+    """Test the claims on a results folder's runs, and write claims.json and claims.md there if they changed.
 
-    Raises ValueError where no paper of the runs states a claim.
+    Returns lines for a terminal. Raises ValueError where no paper of the runs states a claim.
     """
     results = Path(results)
-    runs, profile = read_all(results / "runs"), read_profile(results)
-    made = ledger(runs, profile)
-    if not made.rows:
-        raise ValueError(f"{results}: no paper of its runs states a claim in msakit/papers/<paper>.yaml")
+    found = ledger(read_runs(results / "runs"), papers, read_profile(results))
+    if not found.rows:
+        raise ValueError(f"{results}: no paper of its runs states a claim in its paper.yaml")
     changed = False
-    for name, text in _texts(made).items():
+    for name, text in texts(found, papers).items():
         path = results / name
         if not path.is_file() or path.read_bytes() != text.encode():
             write_atomically(path, text.encode())
             changed = True
     if changed and (results / manifest.FILE).is_file():
         manifest.refresh_hashes(results)
-    return lines(made)
+    return lines(found)

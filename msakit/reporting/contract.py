@@ -10,7 +10,7 @@ Facts (``papers/<paper>/paper.yaml``) that reporting reads:
     arms          name -> definition (:mod:`msakit.runs.arm`); their order is that of tables and figures
     metrics       {regression: [name, ...], classification: [name, ...]}, the columns of the tables of arms
     published         row of published.csv -> title, in the order that tables show them
-    published_note    what must be said beside those rows
+    published_note    a note on those rows
     published_beside  arm -> the published row that stands beside it
     references    BibTeX entries (key, type, author, title, year, ...) that results of this paper rest on
     left_out      {what: why} that no results of this paper can show

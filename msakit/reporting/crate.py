@@ -5,31 +5,31 @@ day or the machine: the date is the release's.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msakit import papers
-from msakit.runs.record import Runs
+from msakit.reporting.contract import Paper
+from msakit.runs.store import Runs
 
 FILE = "ro-crate-metadata.json"
 RELEASED = "2026-11-20"  # of the version below, as in CITATION.cff
 VERSION = "0.1.0"
 FOLDERS = {
-    "runs": "one JSON record and the predictions of every finished run",
-    "figures": "figures as pictures, each with the data that it shows",
+    "runs": "a paper's finished runs: a JSON record a line, and the predictions of all of them in one parquet file",
+    "figures": "figures as pictures, a paper's in a folder, with the data that they show in data.json",
     "heads": "trained heads, each with its model card",
 }
-FORMATS = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex", "json": "application/json",
-           "bib": "application/x-bibtex"}  # fmt: skip
+FORMATS = {"csv": "text/csv", "md": "text/markdown", "json": "application/json", "bib": "application/x-bibtex"}
 FILES = {
     "claims.json": "the claims ledger as data",
     "claims.md": "the claims ledger as a page",
     "references.bib": "what the results rest on",
-    "manifest.json": "what made the results, and the sha256 of every file",
+    "manifest.json": "what the results are, and the sha256 of every file",
 }
 
 
-def crate(results: Path, runs: Runs, profile: str, files: list[str]) -> str:
+def crate(results: Path, runs: Runs, papers: Mapping[str, Paper], profile: str, files: list[str]) -> str:
     """The metadata file. files: tables, claims and references that are or will be there, by relative path."""
     results = Path(results)
     parts: list[dict[str, Any]] = []
@@ -42,19 +42,19 @@ def crate(results: Path, runs: Runs, profile: str, files: list[str]) -> str:
         parts.append({"@id": name, "@type": "File", "name": name, "description": text,
                       "encodingFormat": FORMATS.get(ending, "application/octet-stream")})  # fmt: skip
     generated = {str(name): bool(part.any()) for name, part in runs.frame.groupby("corpus")["generated"]}
-    data = ", ".join(f"{name} ({'generated' if made else 'real'})" for name, made in generated.items())
-    named = [papers.facts(str(paper)) for paper in sorted(runs.frame["paper"].unique())]
+    data = ", ".join(f"{name} ({'generated' if drawn else 'real'})" for name, drawn in generated.items())
+    present = [papers[name] for name in sorted(runs.frame["paper"].unique())]
     cited = [
-        {"@id": f"#{facts['paper']}", "@type": "ScholarlyArticle", "name": facts["title"],
-         "author": facts["authors"], "publisher": facts["venue"]}
-        for facts in named
+        {"@id": f"#{paper.name}", "@type": "ScholarlyArticle", "name": paper.facts["title"],
+         "author": paper.facts["authors"], "publisher": paper.facts["venue"]}
+        for paper in present
     ]  # fmt: skip
     software = {"@id": "#msakit", "@type": "SoftwareApplication", "name": "msakit", "version": VERSION,
                 "license": "https://spdx.org/licenses/MIT"}  # fmt: skip
     root = {
         "@id": "./", "@type": "Dataset", "name": f"msakit results, profile {profile}",
-        "description": f"{len(runs)} training runs of {len(named)} papers on {data}: predictions, tables, figures and "
-        "a ledger of claims, all rebuilt from the recorded predictions.",
+        "description": f"{len(runs)} training runs of {len(present)} papers on {data}: predictions, tables, figures "
+        "and a ledger of claims, all rebuilt from the recorded predictions.",
         "datePublished": RELEASED, "license": {"@id": "https://spdx.org/licenses/MIT"},
         "hasPart": [{"@id": part["@id"]} for part in parts],
         "citation": [{"@id": item["@id"]} for item in cited],

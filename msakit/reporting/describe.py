@@ -18,8 +18,8 @@ VALUES = ("value", "mean", "score", "effect", "weight", "share")
 REPEATS = ("seed", "fold", "segment_id", "word_index")
 SPREAD = ("n", "sd", "low", "high", "std", "count", "n_seeds", "n_segments", "segments")
 POSITIONS = ("x", "y", "e0", "e1")  # of points that a projection placed: only their numbers mean something
-LISTED = 8  # so many values are told one by one; of more, the extremes
-SERIES = 40  # so many series are told apart at most
+LISTED = 8  # so many values are listed one by one; of more, the extremes
+SERIES = 40  # so many series are distinguished at most
 STEPS = 25  # a series runs over so many values at most, or over whole numbers; others are measured, not chosen
 
 
@@ -32,7 +32,7 @@ def title(figure: Figure) -> str:
 
 def describe(figure: Figure, data: pd.DataFrame) -> str:
     """Panels and axes of a drawn figure, then what its plotted data say (see `finding`)."""
-    panels: dict[str, list[str]] = {}  # those that differ in their titles alone are told once
+    panels: dict[str, list[str]] = {}  # those that differ in their titles alone are described once
     for axes in figure.axes:
         if axes.axison and axes.has_data():
             panels.setdefault(drawn(axes), []).append(" ".join(axes.get_title().split()))
@@ -40,8 +40,8 @@ def describe(figure: Figure, data: pd.DataFrame) -> str:
     parts = []
     for what, titles in panels.items():
         names = [name for name in titles if name]
-        told = f"{'Panels' if len(names) > 1 else 'Panel'} {', '.join(names)}: {what}" if many and names else what
-        parts.append(f"{told[0].upper()}{told[1:]}.")
+        text = f"{'Panels' if len(names) > 1 else 'Panel'} {', '.join(names)}: {what}" if many and names else what
+        parts.append(f"{text[0].upper()}{text[1:]}.")
     return " ".join([*parts, finding(data)]).strip()
 
 
@@ -49,7 +49,7 @@ def drawn(axes: Axes) -> str:
     """One panel: what its axes show, and which series its legend tells apart."""
     if axes.get_label() == "<colorbar>":
         return f"colours: {axes.get_ylabel() or axes.get_xlabel()}"
-    said = []
+    phrases = []
     for name, label, ticks in (
         ("vertical", axes.get_ylabel(), axes.get_yticklabels()),
         ("horizontal", axes.get_xlabel(), axes.get_xticklabels()),
@@ -57,21 +57,21 @@ def drawn(axes: Axes) -> str:
         named = [text.get_text() for text in ticks if text.get_text() and not _is_number(text.get_text())]
         parts = [
             " ".join(label.split()),
-            f"{len(named)} place{'s' * (len(named) > 1)}, {_quoted(named)}" if named else "",
+            f"{len(named)} {'positions' if len(named) > 1 else 'position'}, {_quoted(named)}" if named else "",
         ]
         if any(parts):
-            said.append(f"{name} axis: {', '.join(filter(None, parts))}")
+            phrases.append(f"{name} axis: {', '.join(filter(None, parts))}")
     labels = [label for label in axes.get_legend_handles_labels()[1] if label and not label.startswith("_")]
     if labels:
-        said.append(f"series: {_quoted(list(dict.fromkeys(labels)))}")
-    return "; ".join(said) or "a drawing without axes"
+        phrases.append(f"series: {_quoted(list(dict.fromkeys(labels)))}")
+    return "; ".join(phrases) or "a drawing without axes"
 
 
 def finding(data: pd.DataFrame) -> str:
     """What plotted data say: each series' course and extremes, or the values in order, means over seeds.
 
-    data: tidy, one row a plotted value, as `figures.save` writes it. Columns are told apart by type: text columns name
-    the series; a further column of numbers is what they run over, or what was measured beside the value.
+    data: tidy, one row a plotted value, as `figures.save` writes it. Columns are distinguished by type: text columns
+    name the series; a further column of numbers is what they run over, or what was measured besides the value.
     """
     numbers = [str(name) for name in data.columns if pd.api.types.is_numeric_dtype(data[name])]
     numbers = [name for name in numbers if name not in (*REPEATS, *SPREAD)]
@@ -85,19 +85,20 @@ def finding(data: pd.DataFrame) -> str:
     if set(POSITIONS) & set(numbers):
         return _counts(data, groups)
     if not over:
-        told = [_ranking(data.groupby(groups, sort=False)[value].mean().dropna()) if groups else _range(data[value])]
-        return f"{mean}{told[0]}."
+        text = _ranking(data.groupby(groups, sort=False)[value].mean().dropna()) if groups else _range(data[value])
+        return f"{mean}{text}."
     series = list(data.groupby(groups, sort=False)) if groups else [((), data)]
     if _runs_over(data, over, series):
-        told = [_course(_name(key), part.groupby(over[0])[value].mean(), over[0]) for key, part in series]
+        phrases = [_course(_name(key), part.groupby(over[0])[value].mean(), over[0]) for key, part in series]
     elif len(over) == 2 and not groups and not data.duplicated(over).any() and value in VALUES:
-        told = _peaks(data.dropna(subset=[value]), over, value)
+        phrases = _peaks(data.dropna(subset=[value]), over, value)
     elif groups:
-        mean = mean or "Averages: " * (len(data) > len(series))
-        told = [f"{_name(key)}: {_averages(part, [*over, value])}" for key, part in series]
+        mean = mean or ("Averages: " if len(data) > len(series) else "")
+        phrases = [f"{_name(key)}: {_averages(part, [*over, value])}" for key, part in series]
     else:
-        told = [f"{len(data)} points", f"correlation of {over[0]} and {value} {data[over[0]].corr(data[value]):.2f}"]
-    return mean + "; ".join(told[:LISTED]) + f"; {len(told) - LISTED} more" * (len(told) > LISTED) + "."
+        phrases = [f"{len(data)} points", f"correlation of {over[0]} and {value} {data[over[0]].corr(data[value]):.2f}"]
+    more = f"; {len(phrases) - LISTED} more" if len(phrases) > LISTED else ""
+    return mean + "; ".join(phrases[:LISTED]) + more + "."
 
 
 def _runs_over(data: pd.DataFrame, over: Sequence[str], series: Sequence[tuple[Hashable, pd.DataFrame]]) -> bool:
@@ -110,11 +111,11 @@ def _runs_over(data: pd.DataFrame, over: Sequence[str], series: Sequence[tuple[H
 
 
 def _peaks(data: pd.DataFrame, over: Sequence[str], value: str) -> list[str]:
-    places = {"highest": int(data[value].argmax()), "lowest": int(data[value].argmin())}
+    extremes = {"highest": int(data[value].argmax()), "lowest": int(data[value].argmin())}
     rows = data[[*over, value]].to_dict("records")
     return [
-        f"{word} {rows[place][value]:.3g} at {', '.join(f'{name} {rows[place][name]:g}' for name in over)}"
-        for word, place in places.items()
+        f"{word} {rows[index][value]:.3g} at {', '.join(f'{name} {rows[index][name]:g}' for name in over)}"
+        for word, index in extremes.items()
     ]
 
 
@@ -123,7 +124,7 @@ def _averages(part: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def _groups(data: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """The columns that tell series apart; the most detailed are passed over until the series can be told."""
+    """The columns that distinguish series; the most detailed are passed over until there are few enough."""
     kept = sorted((name for name in names if data[name].nunique() > 1), key=lambda name: data[name].nunique())
     while kept and data[kept].drop_duplicates().shape[0] > SERIES:
         kept.pop()
@@ -139,26 +140,26 @@ def _course(name: str, line: pd.Series, over: str) -> str:
     line = line.dropna()
     if line.empty:
         return f"{name} has no value"
-    places, values = list(line.index), line.to_numpy(float)
-    told = f"from {values[0]:.3g} at {over} {places[0]:g} to {values[-1]:.3g} at {places[-1]:g}"
-    for word, place in (("lowest", int(values.argmin())), ("highest", int(values.argmax()))):
-        told += f", {word} {values[place]:.3g} at {places[place]:g}" if 0 < place < len(places) - 1 else ""
-    return f"{name}, {told}" if name else told
+    at, values = list(line.index), line.to_numpy(float)
+    text = f"from {values[0]:.3g} at {over} {at[0]:g} to {values[-1]:.3g} at {at[-1]:g}"
+    for word, index in (("lowest", int(values.argmin())), ("highest", int(values.argmax()))):
+        text += f", {word} {values[index]:.3g} at {at[index]:g}" if 0 < index < len(at) - 1 else ""
+    return f"{name}, {text}" if name else text
 
 
 def _ranking(means: pd.Series) -> str:
-    told = [f"{_name(key)} {value:.3g}" for key, value in means.items()]
-    if len(told) <= LISTED:
-        return "; ".join(told)
+    phrases = [f"{_name(key)} {value:.3g}" for key, value in means.items()]
+    if len(phrases) <= LISTED:
+        return "; ".join(phrases)
     order = np.argsort(means.to_numpy())
-    lowest, highest = (", ".join(told[place] for place in places) for places in (order[:3], order[::-1][:3]))
-    return f"lowest {lowest}; highest {highest}, of {len(told)}"
+    lowest, highest = (", ".join(phrases[index] for index in indices) for indices in (order[:3], order[::-1][:3]))
+    return f"lowest {lowest}; highest {highest}, of {len(phrases)}"
 
 
 def _counts(data: pd.DataFrame, groups: Sequence[str]) -> str:
     counts = [f"{_name(key)} {len(part)}" for key, part in data.groupby(list(groups), sort=False)] if groups else []
     more = f" and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
-    return f"{len(data)} points{': ' * bool(counts)}{', '.join(counts[:LISTED])}{more}."
+    return f"{len(data)} points{': ' if counts else ''}{', '.join(counts[:LISTED])}{more}."
 
 
 def _name(key: Hashable) -> str:
@@ -181,12 +182,9 @@ def _is_number(text: str) -> bool:
 
 
 def of_picture(picture: Path) -> tuple[str, str]:
-    """Title and description of a published figure: those inside the PNG, or, without them, from the csv beside it."""
+    """Title and description inside the PNG of a published figure; its name and "" where it has none."""
     from PIL import Image
 
     with Image.open(picture) as image:
-        told = dict(image.info)
-    name = str(told.get("Title") or picture.stem.replace("-", " "))
-    data = picture.with_suffix(".csv")
-    text = told.get("Description") or (finding(pd.read_csv(data)) if data.exists() else "")
-    return name, str(text)
+        words = dict(image.info)
+    return str(words.get("Title") or picture.stem.replace("-", " ")), str(words.get("Description") or "")

@@ -4,29 +4,34 @@ All of it is text made from the recorded runs (and the names of the files that a
 byte for byte with what is committed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from msakit.files import write_atomically
 from msakit.reporting import cards, claims_text, crate, references
-from msakit.runs.record import Runs, write_atomically
+from msakit.reporting.claims import ledger
+from msakit.reporting.contract import Paper
+from msakit.runs.store import Runs
 
 FILES = ("claims.json", "claims.md", references.FILE, crate.FILE)
 
 
-def texts(results: Path, runs: Runs, profile: str, tables: Iterable[str]) -> dict[str, str]:
+def texts(
+    results: Path, runs: Runs, papers: Mapping[str, Paper], profile: str, tables: Iterable[str]
+) -> dict[str, str]:
     """Content of every such file by relative path. tables: relative paths of the tables' files."""
-    made = claims_text.texts(runs, profile)
-    made[references.FILE] = references.bibliography(runs)
-    listed = [*tables, *made]
-    made |= cards.cards(results, runs)
-    made[crate.FILE] = crate.crate(results, runs, profile, listed)
-    return made
+    found = claims_text.texts(ledger(runs, papers, profile), papers)
+    found[references.FILE] = references.bibliography(runs, papers)
+    listed = [*tables, *found]
+    found |= cards.cards(results, runs, papers)
+    found[crate.FILE] = crate.crate(results, runs, papers, profile, listed)
+    return found
 
 
-def write(results: Path, made: dict[str, str]) -> None:
+def write(results: Path, contents: Mapping[str, str]) -> None:
     """Write those files into the results folder; ones of an earlier time that no run gives any more are removed."""
     for name in FILES:
-        if name not in made:
+        if name not in contents:
             (Path(results) / name).unlink(missing_ok=True)
-    for name, text in made.items():
+    for name, text in contents.items():
         write_atomically(Path(results) / name, text.encode())

@@ -4,7 +4,14 @@ The file is put in with ``\\input``; the preamble needs ``\\usepackage{booktabs}
 are written as commands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
+
+from msakit.files import write_atomically
+from msakit.reporting.contract import Paper
+from msakit.reporting.rebuild import tables_of
+from msakit.reporting.tables import Table, cells
+from msakit.runs.store import read_runs
 
 SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -18,17 +25,23 @@ SIGNS = {
 }  # fmt: skip
 
 
-def escaped(text: str) -> str:
-    """The text as LaTeX shows it; ``**bold**`` becomes ``\\textbf``, other Markdown stays as it is."""
-    bold = len(text) > 4 and text.startswith("**") and text.endswith("**")
-    shown = "".join(SIGNS.get(sign, sign) for sign in (text[2:-2] if bold else text))
-    return rf"\textbf{{{shown}}}" if bold else shown
+def write_all(results: Path, out: Path, papers: Mapping[str, Paper]) -> list[Path]:
+    """Write every table of a results folder as ``<out>/<paper>/<name>.tex``; returns the paths.
+
+    Raises ValueError for runs of an unknown paper.
+    """
+    paths = []
+    for paper, tables in tables_of(read_runs(Path(results) / "runs"), papers).items():
+        for table in tables.values():
+            paths.append(Path(out) / paper / f"{table.name}.tex")
+            write_atomically(paths[-1], to_latex(table).encode())
+    return paths
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], align: str, notes: Sequence[str],
-          label: str) -> str:  # fmt: skip
-    """A floating table: caption, rules, cells, notes below. align: "l" or "r", one a column."""
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(title)}}}", rf"\label{{tab:{label}}}",
+def to_latex(table: Table) -> str:
+    """A floating table: caption, rules, cells, notes below."""
+    head, rows, align, notes = cells(table)
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.title)}}}", rf"\label{{tab:{table.name}}}",
              rf"\begin{{tabular}}{{{align}}}", r"\toprule"]  # fmt: skip
     lines += [" & ".join(map(escaped, head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(escaped, row)) + r" \\" for row in rows]
@@ -38,3 +51,10 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], align:
         lines += [escaped(note) + r"\par" for note in notes]
         lines += [r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """The text as LaTeX shows it; ``**bold**`` becomes ``\\textbf``, other Markdown stays as it is."""
+    bold = len(text) > 4 and text.startswith("**") and text.endswith("**")
+    shown = "".join(SIGNS.get(sign, sign) for sign in (text[2:-2] if bold else text))
+    return rf"\textbf{{{shown}}}" if bold else shown

@@ -1,85 +1,88 @@
-"""What a results folder holds, and what made it: written when results are published, compared when they are checked."""
+"""What a results folder holds: written when results are published, compared when they are checked.
 
-import importlib.metadata
+Nothing in it depends on when or where the runs ran; that is in their runtimes, which `provenance` sums up.
+"""
+
 import json
 from pathlib import Path
 from typing import Any
 
 from msakit.evaluation import metrics
-from msakit.runs import record as records
+from msakit.files import sha256_of, write_atomically
+from msakit.runs.record import SCHEMA
+from msakit.runs.store import Runs, read_runs
 
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pandas", "scipy", "scikit-learn",
-            "matplotlib", "seaborn", "librosa", "snakemake", "papermill")  # fmt: skip
 FILE = "manifest.json"
 LISTED = ("runs", "tables", "figures", "heads")
 BESIDE = ("claims.json", "claims.md", "references.bib", "ro-crate-metadata.json")
 
 
-def manifest(
-    results: Path, profile: str, started: str | None = None, finished: str | None = None, **more: Any
-) -> dict[str, Any]:
-    """The manifest of a profile's results.
-
-    started, finished: ISO times of the workflow, where known. seconds sums the runs' own times; commits, dirty and
-    machines are those the runs recorded (several, if the results grew over several). Raises RecordError for a bad run.
-    """
-    results = Path(results)
-    runs = records.read_all(results / "runs")
+def manifest(results: Path, profile: str) -> dict[str, Any]:
+    """The manifest of a profile's results. Raises RecordError for a bad run."""
+    runs = read_runs(Path(results) / "runs")
     frame = runs.frame
-    environments = [run.record.environment for run in runs]
-    content = {
-        "schema": records.SCHEMA,
+    return {
+        "schema": SCHEMA,
         "metric_version": metrics.VERSION,
         "profile": profile,
-        "started": started,
-        "finished": finished,
-        "seconds": round(float(frame["seconds"].sum()), 1),
         "runs": len(runs),
-        "papers": sorted(frame["paper"].unique()),
+        "papers": {str(name): sorted(map(int, part["version"].unique())) for name, part in frame.groupby("paper")},
         "corpora": {
-            name: {"fingerprint": sorted(part["fingerprint"].unique()), "generated": bool(part["generated"].any())}
+            str(name): {
+                "fingerprint": sorted(part["fingerprint"].unique()),
+                "generated": bool(part["generated"].any()),
+                "task": str(part["task"].iloc[0]),
+            }
             for name, part in frame.groupby("corpus")
         },
-        "seeds": {paper: sorted(part["seed"].unique()) for paper, part in frame.groupby("paper")},
-        "commits": sorted({item["commit"] for item in environments if item["commit"]}),
-        "dirty": any(item["dirty"] for item in environments),
-        "machines": sorted({item["machine"] for item in environments}),
-        "devices": sorted({item["device"] for item in environments}),
-        "versions": {"python": records.environment()["python"], **_versions()},
+        "seeds": {str(name): sorted(map(int, part["seed"].unique())) for name, part in frame.groupby("paper")},
+        "folds": {str(name): int(part["fold"].nunique()) for name, part in frame.groupby("paper")},
         "files": hashes(results),
-        **more,
     }
-    plain: dict[str, Any] = records.plain(content)
-    return plain
+
+
+def provenance(runs: Runs) -> dict[str, Any]:
+    """Where the runs ran and how long: seconds (their sum), commits, dirty, machines, devices, versions (by library).
+
+    Each holds what the runs recorded, several values where they grew over several machines or versions; all are empty
+    where nothing was recorded.
+    """
+    runtimes = [run.runtime for run in runs if run.runtime is not None]
+    environments = [runtime.environment for runtime in runtimes]
+
+    def values(name: str) -> list[str]:
+        return sorted({str(each[name]) for each in environments if each.get(name) is not None})
+
+    apart = {"commit", "dirty", "machine", "device", "platform"}
+    names = dict.fromkeys(name for each in environments for name in each if name not in apart)
+    return {
+        "seconds": round(sum(runtime.seconds for runtime in runtimes), 1),
+        "commits": values("commit"),
+        "dirty": any(each.get("dirty") for each in environments),
+        "machines": values("machine"),
+        "devices": values("device"),
+        "versions": {name: ", ".join(values(name)) for name in names if values(name)},
+    }
 
 
 def hashes(results: Path) -> dict[str, str]:
     """sha256 of each file of LISTED folders, and of BESIDE, by path relative to the results folder."""
     files = [path for folder in LISTED for path in sorted((Path(results) / folder).rglob("*")) if path.is_file()]
     files += [Path(results) / name for name in BESIDE if (Path(results) / name).is_file()]
-    return {path.relative_to(results).as_posix(): records.file_sha256(path) for path in files}
+    return {path.relative_to(results).as_posix(): sha256_of(path) for path in files}
 
 
-def write_manifest(results: Path, profile: str, **more: Any) -> Path:
-    """Write `manifest.json` into the results folder; keywords as for `manifest`."""
-    path = Path(results) / FILE
-    text = json.dumps(manifest(results, profile, **more), indent=1, sort_keys=True, allow_nan=False)
-    records.write_atomically(path, f"{text}\n".encode())
-    return path
+def write_manifest(results: Path, profile: str) -> None:
+    """Write `manifest.json` into the results folder."""
+    _write(results, manifest(results, profile))
 
 
 def refresh_hashes(results: Path) -> None:
     """Note the present files in an existing manifest, and leave the rest of it as it is."""
-    path = Path(results) / FILE
-    content = json.loads(path.read_text(encoding="utf-8")) | {"files": hashes(results)}
-    records.write_atomically(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    content = json.loads((Path(results) / FILE).read_text(encoding="utf-8"))
+    _write(results, content | {"files": hashes(results)})
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+def _write(results: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    write_atomically(Path(results) / FILE, f"{text}\n".encode())

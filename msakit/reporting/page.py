@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import Image, Markdown, display
 
+from msakit.reporting import manifest
 from msakit.reporting.describe import of_picture
+from msakit.runs.store import read_runs
 
 
 def show_claims(results: Path) -> None:
@@ -13,6 +16,15 @@ def show_claims(results: Path) -> None:
     # Its title is the notebook's heading already.
     text = path.read_text(encoding="utf-8").partition("\n")[2] if path.exists() else ""
     display(Markdown(text or "*No claims ledger here: `msakit claims` writes it.*"))
+
+
+def show_provenance(results: Path) -> None:
+    """Display what the results are and where their runs ran."""
+    found = manifest.manifest(results, "")
+    ran = manifest.provenance(read_runs(results / "runs"))
+    versions = ran.pop("versions")
+    shown = {name: found[name] for name in ("runs", "papers", "seeds", "folds")} | ran | versions
+    display(pd.Series(shown, name="value").to_frame())
 
 
 def show(results: Path, paper: str) -> None:
@@ -29,5 +41,5 @@ def show(results: Path, paper: str) -> None:
     for text in texts:
         display(Markdown(text.read_text(encoding="utf-8")))
     for picture in sorted((results / "figures" / paper).glob("*.png"), key=lambda path: path.stem):
-        title, told = of_picture(picture)
-        display(Image(data=picture.read_bytes(), width=640, alt=f"{title}. {told}"))
+        title, description = of_picture(picture)
+        display(Image(data=picture.read_bytes(), width=640, alt=f"{title}. {description}"))

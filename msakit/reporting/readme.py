@@ -1,4 +1,4 @@
-"""Numbers in the README are copies of published ones, put there by this module: none of them is typed.
+"""Numbers in the README are copies of published ones, filled in by this module: none of them is typed.
 
 A table stands between ``<!-- table: results/mini/tables/kim2022/mini-mosi.md -->`` and ``<!-- end -->``; what is in
 between is replaced by that file, without its heading. A number within a sentence stands in the same way behind ::
@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from msakit.runs.record import write_atomically
+from msakit.files import write_atomically
 
 BLOCK = re.compile(r"(<!-- table: (?P<table>[^ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 INLINE = re.compile(r"(<!-- number: (?P<file>\S+) (?P<way>\S+)(?: (?P<form>\S+))? -->).*?(<!-- end -->)", re.DOTALL)

@@ -5,17 +5,16 @@ pictures and compared through the manifest's checksums alone.
 """
 
 import difflib
-import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msakit import papers
 from msakit.reporting import exports, tables
 from msakit.reporting.claims_text import read_profile
+from msakit.reporting.contract import Paper, paper_of
 from msakit.reporting.manifest import FILE, hashes
-from msakit.runs.record import Runs, read_all
+from msakit.runs.store import Runs, read_runs
 
 DIFF_LINES = 12
 
@@ -24,65 +23,64 @@ class CheckError(ValueError):
     """Committed results are not what the recorded runs give; the message lists each difference and the mend."""
 
 
-def tables_of(paper: str, runs: Runs, modules: Mapping[str, str] | None = None) -> dict[str, tables.Table]:
-    """A paper's tables from its runs: calls `tables(runs)` of its module ("module", or "module:function")."""
-    modules = papers.PAPERS if modules is None else modules
-    if paper not in modules:
-        raise CheckError(f"{runs.root}: runs of an unknown paper {paper!r}; there are: {', '.join(modules)}")
-    module, _, function = modules[paper].partition(":")
-    make: Callable[[Runs], dict[str, tables.Table]] = getattr(importlib.import_module(module), function or "tables")
-    return make(runs.select(paper=paper))
+def tables_of(runs: Runs, papers: Mapping[str, Paper]) -> dict[str, dict[str, tables.Table]]:
+    """The tables of each paper that has runs, by paper and name. Raises ValueError for runs of an unknown paper."""
+    names = sorted(runs.frame["paper"].unique())
+    return {name: paper_of(papers, name).tables(runs.select(paper=name)) for name in names}
 
 
-def rebuilt(results: Path, modules: Mapping[str, str] | None = None, profile: str | None = None) -> dict[str, str]:
-    """Text of every table, claim and export of a results folder, by relative path ("tables/<paper>/<name>.csv", …).
+def table_texts(runs: Runs, papers: Mapping[str, Paper]) -> dict[str, str]:
+    """Text of every table by path relative to the results folder ("tables/<paper>/<name>.csv", …)."""
+    return {
+        f"tables/{paper}/{table.name}.{ending}": text
+        for paper, of_paper in tables_of(runs, papers).items()
+        for table in of_paper.values()
+        for ending, text in tables.texts(table).items()
+    }
 
-    profile: by default the manifest's.
+
+def rebuilt(results: Path, papers: Mapping[str, Paper], profile: str | None = None) -> dict[str, str]:
+    """Text of every table, claim and export of a results folder, by relative path.
+
+    profile: by default the manifest's. Raises CheckError where no table can be made.
     """
     results = Path(results)
-    runs = read_all(results / "runs")
-    texts = {}
-    for paper in sorted(runs.frame["paper"].unique()):
-        for table in tables_of(paper, runs, modules).values():
-            for ending, text in tables.texts(table).items():
-                texts[f"tables/{paper}/{table.name}.{ending}"] = text
+    runs = read_runs(results / "runs")
+    texts = table_texts(runs, papers)
     if not texts:
         raise CheckError(f"{results}: no table can be made from its runs; nothing was checked")
-    return texts | exports.texts(results, runs, profile or read_profile(results), texts)
+    return texts | exports.texts(results, runs, papers, profile or read_profile(results), texts)
 
 
-def check(results: Path, modules: Mapping[str, str] | None = None, made: dict[str, str] | None = None) -> str:
+def check(results: Path, papers: Mapping[str, Paper]) -> str:
     """Compare a results folder with its runs. Returns one line of what was compared.
 
-    made: what `rebuilt` gives, where it was just called.
-
-    Raises CheckError listing every difference: tables that differ, lack or have no runs behind them, and files that
-    are not those of the manifest. Raises RecordError for a bad run.
+    Raises:
+        CheckError: lists every difference: tables that differ, lack or have no runs behind them, and files that are
+            not those of the manifest. RecordError: a bad run.
     """
     results = Path(results)
-    made = rebuilt(results, modules) if made is None else made
+    expected = rebuilt(results, papers)
     # A table may lie beside hand-made files of other kinds.
-    there = {
-        path.relative_to(results).as_posix() for end in tables.ENDINGS for path in results.glob(f"tables/**/*.{end}")
-    }
-    there |= {name for name in made if (results / name).is_file()}
-    there |= {name for name in exports.FILES if (results / name).is_file()}
-    faults = [f"{name}: missing" for name in sorted(set(made) - there)]
-    faults += [f"{name}: no run gives this" for name in sorted(there - set(made))]
-    for name in sorted(there & set(made)):
+    files = [path for ending in tables.ENDINGS for path in results.glob(f"tables/**/*.{ending}")]
+    found = {path.relative_to(results).as_posix() for path in files}
+    found |= {name for name in (*expected, *exports.FILES) if (results / name).is_file()}
+    faults = [f"{name}: missing" for name in sorted(set(expected) - found)]
+    faults += [f"{name}: no run gives this" for name in sorted(found - set(expected))]
+    for name in sorted(found & set(expected)):
         committed = (results / name).read_bytes()
-        if committed != made[name].encode():
-            faults.append(f"{name}: differs\n{_difference(committed, made[name])}")
+        if committed != expected[name].encode():
+            faults.append(f"{name}: differs\n{_difference(committed, expected[name])}")
     faults += _manifest_faults(results)
     if faults:
         listed = "\n".join(faults)
         raise CheckError(f"{results}: {len(faults)} differences; publish the results again\n{listed}")
-    return f"{len(made)} files rebuilt from their runs, all as committed"
+    return f"{len(expected)} files rebuilt from their runs, all as committed"
 
 
-def _difference(committed: bytes, made: str) -> str:
+def _difference(committed: bytes, text: str) -> str:
     lines = difflib.unified_diff(
-        committed.decode(errors="replace").splitlines(), made.splitlines(), "committed", "rebuilt", lineterm="", n=0
+        committed.decode(errors="replace").splitlines(), text.splitlines(), "committed", "rebuilt", lineterm="", n=0
     )
     shown = list(lines)
     more = [f"… {len(shown) - DIFF_LINES} more lines"] if len(shown) > DIFF_LINES else []
@@ -101,16 +99,4 @@ def _manifest_faults(results: Path) -> list[str]:
         *(f"{name}: not in the manifest" for name in sorted(set(found) - set(listed))),
         *(f"{name}: in the manifest, but not there" for name in sorted(set(listed) - set(found))),
         *(f"{name}: sha256 is not the manifest's" for name in sorted(changed)),
-    ]
-
-
-def write_tables(results: Path, modules: Mapping[str, str] | None = None) -> list[Path]:
-    """Write every table that the runs of a results folder give. Returns the paths."""
-    results = Path(results)
-    runs = read_all(results / "runs")
-    return [
-        path
-        for paper in sorted(runs.frame["paper"].unique())
-        for table in tables_of(paper, runs, modules).values()
-        for path in tables.write(table, results / "tables" / paper)
     ]

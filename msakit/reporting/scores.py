@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from msakit.evaluation import comparisons, metrics, statistics
-from msakit.evaluation.comparisons import Comparison, Scored, Predicted
+from msakit.evaluation.comparisons import Comparison, Predicted, Scored
 from msakit.reporting.contract import Paper
 from msakit.runs.arm import Arm
 from msakit.runs.record import Record, RecordError
@@ -20,7 +20,7 @@ from msakit.runs.store import Run, Runs
 
 Subset = Callable[[pd.DataFrame], Any]
 
-# To be said below a table whose rows are `tested`.
+# The note of a table whose rows are `tested`.
 TEST_NOTE = (
     "difference, low, high, p: 95 % interval and two-sided p of the t-test over seeds and test videos together (over "
     "folds where runs are folds, paired where both arms have the same folds); p (Holm): corrected for all tests of "
@@ -185,6 +185,11 @@ def labels(runs: Runs) -> dict[str, str]:
 def label(arm: Arm) -> str:
     """The arm's title, behind its group if it has one: "Shift of words: MAG"."""
     return f"{arm.group}: {arm.title}" if arm.group else arm.title
+
+
+def arm_means(runs: Runs, metric: str) -> pd.Series:
+    """Mean test score of every trained arm, by arm."""
+    return scores(runs.select(reference=False), metric).groupby("arm")["value"].mean()
 
 
 def reference_value(runs: Runs, name: str, metric: str) -> float | None:

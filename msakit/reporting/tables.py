@@ -40,7 +40,7 @@ ORACLE_NOTE = (
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers and what must be said with them.
+    """Numbers and the notes that belong to them.
 
     frame: either the columns COLUMNS (as `arm_table` makes them), one row an arm and metric (Markdown shows arms ×
     metrics as mean ± s.d.), or any other columns (Markdown shows them as they are, floats with three decimals; a
@@ -79,7 +79,7 @@ def arm_table(
     Args:
         elsewhere: arms that another table of the paper shows; no others may be missing here.
         titles: arm to what it is called here, in place of its label.
-        notes: what is to be said besides the standing notes.
+        notes: notes besides the standing ones.
 
     Raises:
         ValueError: runs of several papers, corpora or versions of a corpus.
@@ -152,7 +152,7 @@ def data_note(runs: Runs) -> str:
 
 
 def standing_notes(runs: Runs, titles: Mapping[str, str]) -> list[str]:
-    """What must be said of those runs: data, protocols, settings that differ, shared trainings, few seeds.
+    """The notes that those runs need: data, protocols, settings that differ, shared trainings, few seeds.
 
     titles: arm -> what the table calls it.
     """
@@ -204,15 +204,15 @@ def settings_note(records: Iterable[Record], titles: Mapping[str, str]) -> str:
         for name, value in record.settings.items():
             shown = value if isinstance(value, str) else json.dumps(value)
             values.setdefault(name, {}).setdefault(shown, []).append(titles[record.arm])
-    told = []
+    differing = []
     for name, arms in values.items():
         if len(arms) > 1:
             ranked = sorted(arms.items(), key=lambda item: len(item[1]))
             groups = [f"{shown} ({', '.join(who)})" for shown, who in ranked]
             if len(ranked[-1][1]) > 2:
                 groups[-1] = f"{ranked[-1][0]} (all others)"
-            told.append(f"{name} {', '.join(groups)}")
-    return f"Settings that differ between arms: {'; '.join(told)}." if told else ""
+            differing.append(f"{name} {', '.join(groups)}")
+    return f"Settings that differ between arms: {'; '.join(differing)}." if differing else ""
 
 
 # --- published values ---------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def _published_beside(runs: Runs, paper: Paper) -> dict[tuple[str, str], tuple[f
 
 
 def _published_rows(runs: Runs, paper: Paper, wanted: Sequence[str]) -> tuple[list[tuple[object, ...]], list[str]]:
-    """The published rows of that corpus, and what must be said of them.
+    """The published rows of that corpus, and the notes on them.
 
     Raises:
         ValueError: the facts name a row that is not there on that corpus.
@@ -275,8 +275,8 @@ def to_markdown(table: Table) -> str:
     head, rows, align, notes = cells(table)
     sides = ["left" if side == "l" else "right" for side in align]
     body = tabulate(rows, headers=head, tablefmt="pipe", disable_numparse=True, colalign=sides) if rows else "(empty)"
-    said = "".join(f"- {note}\n" for note in notes)
-    return f"## {table.title}\n\n{body}\n" + (f"\n{said}" if said else "")
+    listed = "".join(f"- {note}\n" for note in notes)
+    return f"## {table.title}\n\n{body}\n" + (f"\n{listed}" if listed else "")
 
 
 def cells(table: Table) -> tuple[list[str], list[list[str]], str, list[str]]:

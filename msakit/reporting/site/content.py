@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,12 +13,14 @@ import yaml
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 
-from msakit.papers import PAPERS, facts
+from msakit.files import sha256_of
+from msakit.reporting.contract import Paper
 from msakit.reporting.describe import of_picture
+from msakit.reporting.figures import read_data
 from msakit.reporting.site import embed, markup
-from msakit.runs.record import Runs, file_sha256
+from msakit.runs.store import Runs
 
-# Notes under a table, as msakit.reporting.tables writes them, that tell of something missing.
+# Notes under a table, as msakit.reporting.tables writes them, on something missing.
 GAPS = ("Not run in this profile: ", "Undefined (–)")
 
 
@@ -70,18 +72,22 @@ def slug(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def papers(results: Path, corpora: Iterable[str], names: Sequence[str] = tuple(PAPERS)) -> list[PaperView]:
-    """Every known paper, in the package's order, those without results too: the page says so."""
-    made = []
-    for name in names:
-        known = facts(name)
+def papers(results: Path, known: Mapping[str, Paper], corpora: Iterable[str]) -> list[PaperView]:
+    """Every known paper, in the given order, those without results too: the page says so."""
+    views = []
+    for name, paper in known.items():
+        facts = paper.facts
         tables = [table_view(path, name) for path in _sorted(results / "tables" / name, "*.md")]
-        figures = [figure_view(path, name, corpora) for path in _sorted(results / "figures" / name, "*.png")]
-        gaps = [*left_out().get(name, {}).items()]
+        data = read_data(results / "figures" / name)
+        figures = [
+            figure_view(path, name, data.get(path.stem), corpora)
+            for path in _sorted(results / "figures" / name, "*.png")
+        ]
+        gaps = [*(facts.get("left_out") or {}).items()]
         gaps += [(f"In the table “{table.title}”", gap) for table in tables for gap in table.gaps]
-        made.append(PaperView(name, short_name(known), known["title"], known["venue"], known.get("code", ""),
-                              known.get("status", ""), tuple(tables), tuple(figures), tuple(gaps)))  # fmt: skip
-    return made
+        views.append(PaperView(name, short_name(facts, name), facts["title"], facts["venue"], facts.get("code", ""),
+                               facts.get("status", ""), tuple(tables), tuple(figures), tuple(gaps)))  # fmt: skip
+    return views
 
 
 def _sorted(folder: Path, pattern: str) -> list[Path]:
@@ -89,11 +95,11 @@ def _sorted(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern), key=lambda path: path.stem)
 
 
-def short_name(known: dict[str, Any]) -> str:
-    """“Ando et al. 2022”, as papers are spoken of."""
-    authors = str(known["authors"]).split(", ")
+def short_name(facts: Mapping[str, Any], paper: str) -> str:
+    """“Ando et al. 2022”, as papers are spoken of; the year is that of the paper's name."""
+    authors = str(facts["authors"]).split(", ")
     who = f"{authors[0]} et al." if len(authors) > 2 else " & ".join(authors)
-    year = re.search(r"\d{4}", str(known["paper"]))
+    year = re.search(r"\d{4}", paper)
     return f"{who} {year[0]}" if year else who
 
 
@@ -105,7 +111,7 @@ def left_out() -> dict[str, dict[str, str]]:
 
 
 def table_view(path: Path, paper: str) -> TableView:
-    """A published table: the Markdown shown, the csv (and LaTeX, where there is one) to save.
+    """A published table: the Markdown shown, the csv to save.
 
     Raises ValueError for a Markdown file without a table.
     """
@@ -119,27 +125,28 @@ def table_view(path: Path, paper: str) -> TableView:
     else:
         html = markup.html(markup.table(soup, title))
     texts = [note.get_text() for note in notes]
-    files = [path.with_suffix(end) for end in (".csv", ".tex")]
+    file = path.with_suffix(".csv")
     return TableView(
         slug(paper, path.stem, "table"),
         title,
         html,
         tuple(Markup(markup.fit(note).decode_contents()) for note in notes),
-        tuple(embed.download(file, f"{paper}-{file.name}") for file in files if file.exists()),
+        (embed.download(file, f"{paper}-{file.name}"),) if file.exists() else (),
         tuple(text for text in texts if text.startswith(GAPS)),
     )
 
 
-def figure_view(path: Path, paper: str, corpora: Iterable[str] = ()) -> FigureView:
-    """A published figure, its description from the picture or its data, and the plotted data to save."""
-    title, told = of_picture(path)
-    data = path.with_suffix(".csv")
-    files = (embed.download(data, f"{paper}-{data.name}"),) if data.exists() else ()
-    made = embed.picture(path.read_bytes())
-    alt = f"{title}. {told}".strip()
-    return FigureView(
-        slug(paper, path.stem, "figure"), heading(path.stem, corpora), alt, made, files, file_sha256(path)
-    )
+def figure_view(path: Path, paper: str, data: pd.DataFrame | None = None, corpora: Iterable[str] = ()) -> FigureView:
+    """A published figure, its description from the picture, and the plotted data to save."""
+    title, description = of_picture(path)
+    files: tuple[embed.Download, ...] = ()
+    if data is not None:
+        text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        files = (embed.packed(text.encode(), f"{paper}-{path.stem}.csv"),)
+    picture = embed.picture(path.read_bytes())
+    alt = f"{title}. {description}".strip()
+    id = slug(paper, path.stem, "figure")
+    return FigureView(id, heading(path.stem, corpora), alt, picture, files, sha256_of(path))
 
 
 def heading(stem: str, corpora: Iterable[str]) -> str:
@@ -162,33 +169,34 @@ def read_manifest(results: Path) -> dict[str, Any]:
 
 
 def costs(runs: Runs) -> pd.DataFrame:
-    """One row an arm: its seeds, how its epoch was chosen, what it cost and which sources ran it."""
-    frame = runs.frame
-    frame = frame.assign(
-        chosen=[
-            f"{split}, {metric}" if isinstance(split, str) else ""
-            for split, metric in zip(frame["selection_split"], frame["selection_metric"], strict=True)
-        ],
-        commit=[f"{str(commit)[:8]}{'+' * bool(dirty)}" if isinstance(commit, str) else "" for commit, dirty in
-                zip(frame["commit"], frame["dirty"], strict=True)],
-    )  # fmt: skip
-    told = frame.groupby(["paper", "corpus", "arm", "protocol"], sort=False, as_index=False).agg(
-        runs=("seed", "count"),
-        chosen=("chosen", "first"),
-        epochs=("epochs", "mean"),
-        seconds=("seconds", "mean"),
-        memory=("peak_memory_mb", "max"),
-        device=("device", lambda part: ", ".join(sorted(part.unique()))),
-        commit=("commit", lambda part: ", ".join(sorted(part.unique()))),
-    )
-    order = ["arm", "paper", "corpus", "protocol", "runs", "chosen", "epochs", "seconds", "memory", "device", "commit"]
-    names = {
-        "chosen": "epoch chosen on",
-        "seconds": "seconds a run",
-        "memory": "peak MB",
-        "commit": "commit (+ changed)",
-    }
-    return told[order].rename(columns=names)
+    """One row an arm: its runs, how its epoch was chosen, what it cost and which sources ran it."""
+    rows = []
+    for run in runs:
+        record, selection = run.record, run.record.selection
+        runtime, environment = run.runtime, run.runtime.environment if run.runtime else {}
+        commit = str(environment.get("commit") or "")[:8]
+        rows.append({
+            "arm": record.arm, "paper": record.paper, "corpus": record.corpus.name,
+            "protocol": record.definition.protocol.name,
+            "epoch chosen on": "" if selection is None else f"{selection.split}, {selection.metric}",
+            "epochs": len(record.history),
+            "seconds a run": runtime.seconds if runtime else None,
+            "peak MB": runtime.peak_memory_mb if runtime else None,
+            "device": str(environment.get("device") or ""),
+            "commit (+ changed)": commit + ("+" if environment.get("dirty") else ""),
+        })  # fmt: skip
+    frame = pd.DataFrame(rows).astype({"seconds a run": float, "peak MB": float})
+
+    def joined(part: pd.Series) -> str:
+        return ", ".join(sorted(part.unique()))
+
+    grouped = frame.groupby(["arm", "paper", "corpus", "protocol"], sort=False)
+    shown = grouped.agg({
+        "epoch chosen on": "first", "epochs": "mean", "seconds a run": "mean", "peak MB": "max", "device": joined,
+        "commit (+ changed)": joined,
+    })  # fmt: skip
+    shown.insert(0, "runs", grouped.size())
+    return shown.reset_index()
 
 
 def frame_table(frame: pd.DataFrame, label: str) -> Markup:

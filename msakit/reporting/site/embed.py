@@ -10,7 +10,7 @@ from PIL import Image
 
 # A larger table is packed: a page of many would otherwise grow by megabytes.
 PLAIN_BYTES = 64_000
-MEDIA = {".csv": "text/csv", ".tex": "text/x-tex", ".json": "application/json", ".md": "text/markdown"}
+MEDIA = {".csv": "text/csv", ".json": "application/json", ".md": "text/markdown"}
 
 
 class Download(NamedTuple):
@@ -34,12 +34,17 @@ def uri(content: bytes, media: str) -> str:
 
 
 def download(path: Path, name: str | None = None) -> Download:
-    """A text file to save; more than 64 kB are gzip-packed (pandas reads .csv.gz as it is)."""
-    content, name = path.read_bytes(), name or path.name
+    """A text file to save, see `packed`."""
+    return packed(path.read_bytes(), name or path.name)
+
+
+def packed(content: bytes, name: str) -> Download:
+    """A text to save; more than 64 kB are gzip-packed (pandas reads .csv.gz as it is)."""
     if len(content) > PLAIN_BYTES:
-        packed = gzip.compress(content, mtime=0)  # without the time, so that equal files are equal bytes
-        return Download(f"{name}.gz", uri(packed, "application/gzip"), len(content))
-    return Download(name, uri(content, MEDIA.get(path.suffix, "text/plain") + ";charset=utf-8"), len(content))
+        smaller = gzip.compress(content, mtime=0)  # without the time, so that equal files are equal bytes
+        return Download(f"{name}.gz", uri(smaller, "application/gzip"), len(content))
+    media = MEDIA.get(Path(name).suffix, "text/plain")
+    return Download(name, uri(content, f"{media};charset=utf-8"), len(content))
 
 
 def picture(content: bytes, dpi: float | None = None) -> Picture:
@@ -48,10 +53,10 @@ def picture(content: bytes, dpi: float | None = None) -> Picture:
     dpi: dots an inch that it was drawn for, to show it at its own size; default: what the file says, else 96.
     """
     with Image.open(BytesIO(content)) as image:
-        packed = BytesIO()
+        webp = BytesIO()
         # Nothing shines through our figures: without the fourth channel the file is smaller.
         opaque = "A" not in image.getbands() or image.getchannel("A").getextrema() == (255, 255)
         pixels = image.convert("RGB" if opaque else "RGBA")
-        pixels.save(packed, "WEBP", lossless=True, method=6, exact=True)
+        pixels.save(webp, "WEBP", lossless=True, method=6, exact=True)
         scale = 96 / (dpi or image.info.get("dpi", (96, 96))[0])
-        return Picture(uri(packed.getvalue(), "image/webp"), round(image.width * scale), round(image.height * scale))
+        return Picture(uri(webp.getvalue(), "image/webp"), round(image.width * scale), round(image.height * scale))

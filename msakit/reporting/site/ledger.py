@@ -49,7 +49,7 @@ class ComparisonView:
 
 @dataclass(frozen=True)
 class ClaimView:
-    """One claim: what is said, by whom, what was found."""
+    """One claim: its sentence, its source, what was found."""
 
     id: str
     paper: str
@@ -118,9 +118,9 @@ def mark(verdict: str) -> Mark:
 
 def _claim(claim: Mapping[str, Any], rows: Sequence[Row], scales: Mapping[str, float]) -> ClaimView:
     shown, absent = run_here(list(rows))
-    views = tuple(_comparison(row, claim["direction"], scales[_scale(row)]) for row in shown)
+    views = tuple(_comparison(row, scales[_scale(row)]) for row in shown)
     reasons = {row.reason for row in shown}
-    # What stands in the way of all comparisons alike is said once.
+    # What stands in the way of all comparisons alike is shown once.
     shared = reasons.pop() if len(shown) > 1 and len(reasons) == 1 else ""
     # The same claim may stand for generated and for real data.
     id = slug("claim", claim["paper"], claim["id"], claim["kind"])
@@ -128,23 +128,23 @@ def _claim(claim: Mapping[str, Any], rows: Sequence[Row], scales: Mapping[str, f
     return ClaimView(id, claim["paper"], claim["sentence"], claim["source"], verdict, views, shared, absent)
 
 
-def _comparison(row: Row, direction: str, scale: float) -> ComparisonView:
+def _comparison(row: Row, scale: float) -> ComparisonView:
     corpus, compared, measure, effect, n, p, corrected, least, _ = cells(row)
-    told = [(measure, effect), ("n", n), ("p", p), ("corrected", corrected), ("detectable", least)]
-    numbers = tuple((name, value) for name, value in told if value not in ("", "–"))
-    drawn = _interval(row, direction, scale, f"{measure}: {effect}")
+    pairs = [(measure, effect), ("n", n), ("p", p), ("corrected", corrected), ("detectable", least)]
+    numbers = tuple((name, value) for name, value in pairs if value not in ("", "–"))
+    drawn = _interval(row, scale, f"{measure}: {effect}")
     return ComparisonView(compared, corpus, drawn, numbers, mark(row.verdict), row.reason)
 
 
 # --- drawn intervals ----------------------------------------------------------------------------------------------
 
 
-def _lean(row: Row, value: float | None, direction: str) -> float | None:
+def _lean(row: Row, value: float | None) -> float | None:
     """How far a value lies on the claim's side: to the right where the first arm is better."""
     if value is None or not math.isfinite(value):
         return None
     if row.test == "difference":
-        return (value - row.null) * (1.0 if direction == "up" else -1.0)
+        return (value - row.null) * (1.0 if row.direction == "up" else -1.0)
     return -math.log(value) if value > 0 else None  # of a spread or a cost, less is claimed
 
 
@@ -162,17 +162,17 @@ def _scale(row: Row) -> str:
 def _scales(known: Sequence[tuple[Mapping[str, Any], Sequence[Row]]]) -> dict[str, float]:
     """By measure, the largest distance from the middle: comparisons of one measure share their scale."""
     scales: dict[str, float] = {}
-    for claim, rows in known:
+    for _, rows in known:
         for row in rows:
-            ends = [_lean(row, value, claim["direction"]) for value in (row.effect, row.low, row.high)]
+            ends = [_lean(row, value) for value in (row.effect, row.low, row.high)]
             far = max((abs(end) for end in [*ends, _least(row)] if end is not None), default=0.0)
             scales[_scale(row)] = max(scales.get(_scale(row), 0.0), far)
     return scales
 
 
-def _interval(row: Row, direction: str, scale: float, words: str) -> Markup:
+def _interval(row: Row, scale: float, words: str) -> Markup:
     """The effect with its interval; the band about the middle is what this n could not have shown."""
-    effect, low, high = (_lean(row, value, direction) for value in (row.effect, row.low, row.high))
+    effect, low, high = (_lean(row, value) for value in (row.effect, row.low, row.high))
     if effect is None or not scale:
         return Markup("")
 

@@ -98,15 +98,15 @@ def _data(output: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> It
         yield f'<div class="output">{markup.fit(BeautifulSoup(data["text/html"], "html.parser"), BELOW)}</div>'
     elif pictures:
         content = base64.b64decode(data[pictures[0]])
-        place = shown.get(hashlib.sha256(content).hexdigest())
-        if place:
-            yield f'<p class="output">Figure, shown above: <a href="#{place[0]}">{escape(place[1])}</a></p>'
+        known = shown.get(hashlib.sha256(content).hexdigest())
+        if known:
+            yield f'<p class="output">Figure, shown above: <a href="#{known[0]}">{escape(known[1])}</a></p>'
         else:
             alt = output.metadata.get(pictures[0], {}).get("alt") or f"Figure of the notebook, under “{heading}”"
-            made = embed.picture(content, DPI)
+            picture = embed.picture(content, DPI)
             yield (
-                f'<div class="output scroll" tabindex="0" role="group" aria-label="Figure"><img src="{made.src}" '
-                f'width="{made.width}" height="{made.height}" alt="{escape(alt)}" loading="lazy"></div>'
+                f'<div class="output scroll" tabindex="0" role="group" aria-label="Figure"><img src="{picture.src}" '
+                f'width="{picture.width}" height="{picture.height}" alt="{escape(alt)}" loading="lazy"></div>'
             )
     elif "text/latex" in data:
         latex = data["text/latex"].strip().strip("$")

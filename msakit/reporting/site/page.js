@@ -1,6 +1,6 @@
 "use strict";
 // The page reads without this script; with it, tables sort, claims filter, and the contents follow the reader.
-const told = document.getElementById("told");
+const announced = document.getElementById("announced");
 
 // --- tables: a click, or Enter or Space, on a column's heading: best first, the other way round, as it was ---------
 const number = (text) => {
@@ -34,7 +34,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
         return sign * (numeric ? number(left) - number(right) : left.localeCompare(right, "en"));
       };
       body.append(...(next ? [...original].sort(compare) : original));
-      told.textContent = next ? `Sorted by ${label}, ${next}` : "In the original order";
+      announced.textContent = next ? `Sorted by ${label}, ${next}` : "In the original order";
     });
   });
 }
@@ -55,7 +55,7 @@ filters.forEach((button) => button.addEventListener("click", () => {
   const on = button.getAttribute("aria-pressed") !== "true";
   filters.forEach((other) => other.setAttribute("aria-pressed", String(on && other === button)));
   claims.forEach((claim) => { claim.hidden = on && claim.dataset.kind !== button.dataset.kind; });
-  told.textContent = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims are shown`;
+  announced.textContent = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims are shown`;
 }));
 
 // --- every comparison at once, and on paper ------------------------------------------------------------------------
