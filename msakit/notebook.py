@@ -17,16 +17,22 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union
 
-from beartype import BeartypeConf
-from beartype.door import is_bearable
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from msakit import process
+from msakit.files import write_atomically
+from msakit.profiles import load_profile
+from msakit.strict import Strict
 
 if TYPE_CHECKING:
     from msakit.data.corpus import Corpus
 
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "Any": Any}
+DISTINCT = ("seeds", "test_folds")  # parameters that list different numbers from 0 up
 # The line with which papermill opens the cell that it injects after the one tagged `parameters`.
 INJECTED_HEADER = "# Parameters"
 
@@ -37,10 +43,11 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One declared parameter: its name, annotation (as written), default value and help comment."""
+    """One declared parameter: its name, annotation (as written, and the type that it means), default and help."""
 
     name: str
     annotation: str
+    type: Any
     default: Any
     help: str
 
@@ -64,7 +71,8 @@ def declarations(source: str) -> dict[str, Parameter]:
         except ValueError as error:
             raise ParameterError(f"the default of parameter {node.target.id!r} is not a literal") from error
         tail = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :]
-        parameter = Parameter(node.target.id, ast.unparse(node.annotation), default, tail.strip().lstrip("# "))
+        annotation = ast.unparse(node.annotation)
+        parameter = Parameter(node.target.id, annotation, _type(node.annotation), default, tail.strip().lstrip("# "))
         _check_type(parameter, default)
         declared[parameter.name] = parameter
     return declared
@@ -78,72 +86,75 @@ def resolve(declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict
     """
     for name, value in given.items():
         if name not in declared:
-            nearest = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
-            raise ParameterError(
-                f"unknown parameter {name!r}: did you mean {nearest[0]!r}? This notebook has: {', '.join(declared)}."
-                if nearest
-                else f"unknown parameter {name!r}: this notebook has no parameters."
-            )
+            raise ParameterError(_unknown(name, declared))
         _check_type(declared[name], value)
     return {name: given.get(name, parameter.default) for name, parameter in declared.items()}
 
 
-def _check_type(parameter: Parameter, value: Any) -> None:
-    hint = eval(parameter.annotation, {"__builtins__": __builtins__, "Any": Any})  # our own cell's text, not a value
-    if not _fits(value, hint):
+def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
+    nearest = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
+    if not nearest:
+        return f"unknown parameter {name!r}: this notebook has no parameters."
+    return f"unknown parameter {name!r}: did you mean {nearest[0]!r}? This notebook has: {', '.join(declared)}."
+
+
+def _check_type(parameter: Parameter, value: Any, source: str = "") -> None:
+    try:
+        TypeAdapter(parameter.type, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
         raise ParameterError(
-            f"parameter {parameter.name!r} must be {parameter.annotation}, not {value!r} ({type(value).__name__}). "
-            f"Its default is {parameter.default!r}."
-        )
-    if parameter.name == "seeds" and (not value or len(set(value)) < len(value) or min(value) < 0):
-        raise ParameterError(f"seeds must be one or more different numbers from 0 up, not {value!r}")
+            f"parameter {parameter.name!r}{source} must be {parameter.annotation}, not {value!r} "
+            f"({type(value).__name__}). Its default is {parameter.default!r}."
+        ) from error
+    if parameter.name in DISTINCT and value is not None and not _distinct(value):
+        raise ParameterError(f"{parameter.name} must be one or more different numbers from 0 up, not {value!r}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type, every item of a list and a dict looked at (beartype draws one at random).
-
-    A whole number is a fine float; True is no number to a reader, though it is an int to Python.
-    """
-    inner = get_args(hint)
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
-    if isinstance(value, bool) and hint is not bool and bool not in inner:
-        return False
-    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+def _distinct(numbers: list[int]) -> bool:
+    return bool(numbers) and len(set(numbers)) == len(numbers) and min(numbers) >= 0
 
 
-def settings_of(kind: type[Any], given: Mapping[str, Any]) -> Any:
-    """A paper's settings (a dataclass) from a notebook's parameter, strictly.
+def _type(annotation: ast.expr) -> Any:
+    """The type that an annotation means; its text is never evaluated."""
+    match annotation:
+        case ast.Name(id=name) if name in _TYPES:
+            return _TYPES[name]
+        case ast.Constant(value=None):
+            return None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return Union[_type(left), _type(right)]  # noqa: UP007
+        case ast.Subscript(value=ast.Name(id="list"), slice=item):
+            return list[_type(item)]  # type: ignore[misc]
+        case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[key, item])):
+            return dict[_type(key), _type(item)]  # type: ignore[misc]
+    raise ParameterError(
+        f"the type {ast.unparse(annotation)!r} cannot be checked: combine {', '.join(_TYPES)} and None, as in "
+        "list[int], dict[str, list[str]], float | None"
+    )
 
-    Raises:
-        ParameterError: a name is unknown (the nearest is named) or a value has the wrong type.
-        ValueError: what the dataclass itself refuses.
-    """
-    known = {item.name: item for item in fields(kind)}
-    for name, value in given.items():
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ParameterError(f"unknown setting {name!r}: did you mean {nearest!r}? There are: {', '.join(known)}.")
-        if not _fits(value, known[name].type):
-            hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(value, str) else ""
-            wanted = getattr(known[name].type, "__name__", str(known[name].type))
-            raise ParameterError(f"setting {name!r} must be {wanted}, not {value!r}{hint}")
-    return kind(**given)
+
+def differences(settings: Strict) -> str:
+    """A line that says in which settings a run differs from the published one; the defaults of a class of settings are
+    the authors'."""
+    published = {name: field.default for name, field in type(settings).model_fields.items() if not field.is_required()}
+    values = settings.model_dump()
+    differing = [f"{name} {values[name]!r} ({value!r})" for name, value in published.items() if values[name] != value]
+    if not differing:
+        return "The settings are the published ones."
+    return f"Settings that differ from the published ones (in brackets): {', '.join(differing)}."
 
 
-def labelled(corpus: "Corpus") -> "Corpus":
-    """The corpus, once it is known to have something to train, to choose and to test on.
+def require_splits(corpus: "Corpus", folds: int = 0) -> "Corpus":
+    """The corpus, once it is known to have something to train, to choose and to test on; in folds, any split will do.
 
     Raises:
         ParameterError: a split is missing.
     """
     missing = [split for split in ("train", "valid", "test") if split not in corpus.splits]
-    if missing:
+    if missing and not (folds and len(missing) < 3):
         raise ParameterError(
             f"{corpus.folder} has no rows of split {' or '.join(missing)}: an experiment trains on train, chooses on "
-            "valid and is scored on test; mark some rows so"
+            "valid and is scored on test; mark some rows so, or ask for folds"
         )
     return corpus
 
@@ -163,39 +174,24 @@ def template_declarations(template: Path) -> dict[str, Parameter]:
     return declarations(tagged[0].source)
 
 
-def executed_parameters(cells: Sequence[str]) -> dict[str, Any]:
-    """Parameters from the sources of the cells executed so far in a kernel, in order of execution.
+def executed_parameters(cells: Sequence[str]) -> tuple[dict[str, Parameter], dict[str, Any]]:
+    """The declarations, and the values that override them, from the sources of the cells executed so far in a kernel.
 
     The declarations are the last cell made of annotated literals only; cells injected by papermill after it override.
 
     Raises:
-        ParameterError: no such cell was run, or an override is unknown or ill-typed.
+        ParameterError: no such cell was run, or an override is no literal.
     """
-    return resolve(*_executed(cells))
-
-
-def _executed(cells: Sequence[str]) -> tuple[dict[str, Parameter], dict[str, Any]]:
-    """The declarations of the cells executed so far, and the values that override them."""
     declared: dict[str, Parameter] | None = None
     given: dict[str, Any] = {}
     for source in cells:
         if source.lstrip().startswith(INJECTED_HEADER):
             given.update(_assignments(source))
-        elif _looks_declarative(source):
+        elif _is_declarative(source):
             declared, given = declarations(source), {}
     if declared is None:
         raise ParameterError("run the parameters cell (the first code cell) before this one")
     return declared, given
-
-
-def variants(changes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The running notebook's parameters with some of them changed, once for each of `changes`; checked like its own.
-
-    Raises:
-        ParameterError: as :func:`executed_parameters`; or this is not a notebook.
-    """
-    declared, given = _executed(_shell().user_ns["In"])
-    return [resolve(declared, given | dict(change)) for change in changes]
 
 
 def _shell() -> Any:
@@ -207,7 +203,7 @@ def _shell() -> Any:
     return shell
 
 
-def _looks_declarative(source: str) -> bool:
+def _is_declarative(source: str) -> bool:
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a cell with %magic or !command: certainly not the parameters cell
@@ -236,21 +232,30 @@ def project_root(start: Path | None = None) -> Path:
     return start
 
 
-def begin() -> dict[str, Any]:
+def begin(paper: str | None = None) -> dict[str, Any]:
     """Check the parameters of the running notebook and set it up; call it right after the parameters cell.
 
     Changes to the project root, so that relative paths mean the same in JupyterLab, papermill and Snakemake; sends
-    log lines of level INFO to stderr; keeps torch to the number of threads that the environment allows.
+    log lines of level INFO to stderr.
+
+    Args:
+        paper: whose experiment this notebook is. Then its parameter `preset` names a profile: a parameter that is None
+            takes the value that the profile has for this notebook, and a dictionary is laid over the profile's, key by
+            key; anything else stands. The notebook's variables are set to the outcome, and the process to the
+            profile's switches (:func:`msakit.process.configure`).
 
     Returns:
         The resolved parameters, name to value.
 
     Raises:
-        ParameterError: as :func:`executed_parameters`; or this is not a notebook.
+        ParameterError: as :func:`resolve`; the profile has a parameter that this notebook does not; or this is none.
+        ValueError: there is no such profile, or it has nothing for this notebook.
     """
-    parameters = executed_parameters(_shell().user_ns["In"][:-1])
+    variables = _shell().user_ns
+    declared, given = executed_parameters(variables["In"][:-1])
+    parameters = resolve(declared, given)
     os.chdir(project_root())
-    # transformers reports each load of a checkpoint at length; what matters of it, msakit.encoders.pretrained says.
+    # transformers reports each load of a checkpoint at length; what matters of it, msakit.encoders.pretrained logs.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Bars are plain text here, so that a log shows them too; tqdm would rather have widgets.
@@ -259,7 +264,35 @@ def begin() -> dict[str, Any]:
     # Third-party chatter that would bury the progress lines.
     for noisy in ("httpx", "datasets", "matplotlib", "snakemake", "libav", "numba", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if paper is not None:
+        profile = load_profile(parameters["preset"])
+        parameters = with_preset(declared, parameters, profile.parameters(paper), profile.profile)
+        process.configure(matmul=profile.matmul)
+        variables.update(parameters)
     return parameters
+
+
+def with_preset(
+    declared: Mapping[str, Parameter], parameters: Mapping[str, Any], preset: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    """Parameters, those that are None taken from a preset, dictionaries laid over its own, key by key.
+
+    Raises:
+        ParameterError: the preset has a parameter that is not declared, or a value of the wrong type.
+    """
+    for key, value in preset.items():
+        if key not in declared:
+            raise ParameterError(f"preset {name!r}: {_unknown(key, declared)}")
+        if not (declared[key].default is None or isinstance(declared[key].default, dict)):
+            raise ParameterError(f"parameter {key!r} of preset {name!r} would be ignored: declare it with default None")
+        _check_type(declared[key], value, f" of preset {name!r}")
+    filled = dict(parameters)
+    for key, value in parameters.items():
+        if value is None:
+            filled[key] = preset.get(key)
+        elif isinstance(value, dict):
+            filled[key] = (preset.get(key) or {}) | value
+    return filled
 
 
 def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool | None = None) -> None:
@@ -273,9 +306,12 @@ def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool |
 
     Raises:
         ParameterError: before anything starts.
+        ValueError: likewise, for a preset that there is not.
         papermill.exceptions.PapermillExecutionError: a cell failed.
     """
     values = resolve(template_declarations(template), given)
+    if "preset" in values:
+        load_profile(values["preset"])
     import papermill
 
     # papermill reports each cell at INFO; what the notebook itself logs reaches us through stream outputs.
@@ -307,8 +343,6 @@ def refresh(walkthrough: Path) -> None:
     """
     import nbformat
     from nbclient import NotebookClient
-
-    from msakit.runs.record import write_atomically
 
     template_declarations(walkthrough)
     notebook = nbformat.read(walkthrough, as_version=4)

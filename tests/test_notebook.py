@@ -2,23 +2,24 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 
+from msakit import notebook, process
 from msakit.notebook import (
     ParameterError,
     declarations,
+    differences,
     executed_parameters,
-    labelled,
+    require_splits,
     resolve,
     run,
-    settings_of,
-    variants,
+    with_preset,
 )
+from msakit.strict import Strict
 
 CELL = """corpus: str = "mini-mosi"  # name or folder
 seeds: list[int] = [0, 1]  # one run each
@@ -76,49 +77,137 @@ def test_seeds_are_different_numbers_from_0_up(value):
         resolve(declarations(CELL), {"seeds": value})
 
 
-@dataclass(frozen=True)
-class Recipe:
-    epochs: int = 3
-    rate: float = 0.1
-    augment: bool = True
-    limit: float | None = None
+@pytest.mark.parametrize(
+    "annotation",
+    ["__import__('os').getcwd()", "tuple[int]", "list[lambda: 1]", "dict[str]", "int | 3", "numpy.ndarray"],
+)
+def test_an_annotation_is_read_and_never_evaluated(annotation):
+    with pytest.raises(ParameterError, match="cannot be checked: combine str, int"):
+        declarations(f"a: {annotation} = 1")
 
 
-def test_settings_are_as_strict_as_parameters():
-    assert settings_of(Recipe, {"epochs": 5, "rate": 1, "limit": None}) == Recipe(5, 1, True, None)
-    with pytest.raises(ParameterError, match="unknown setting 'epoch': did you mean 'epochs'"):
-        settings_of(Recipe, {"epoch": 2})
-    with pytest.raises(ParameterError, match=r"'rate' must be float, not '1e-3' \(YAML reads 1e-3 as text"):
-        settings_of(Recipe, {"rate": "1e-3"})
-    for wrong in ({"epochs": True}, {"epochs": 1.5}, {"augment": 1}):
-        with pytest.raises(ParameterError, match="must be"):
-            settings_of(Recipe, wrong)
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        ("dict[str, list[str]]", {"a": ["b"]}, {"a": [1]}),
+        ("str | dict | None", {"kind": "text"}, 3),
+        ("list[Any]", [1, "a"], "a"),
+        ("float | None", 2, "1e-3"),
+        ("bool", True, 1),
+    ],
+)
+def test_types_are_checked_to_their_last_item(annotation, good, bad):
+    (declared,) = declarations(f"a: {annotation} = {good!r}").values()
+    assert resolve({"a": declared}, {"a": good}) == {"a": good}
+    with pytest.raises(ParameterError, match="must be"):
+        resolve({"a": declared}, {"a": bad})
 
 
-def test_a_corpus_without_a_split_is_refused():
+PRESET_CELL = """preset: str = "mini"  # profile
+corpora: list[str] | None = None  # null: the preset's
+encoders: dict | None = None  # by name
+arms: list[str] | None = None  # null: the preset's
+seeds: list[int] | None = None  # null: the preset's
+settings: dict = {}  # over the preset's, key by key
+cache: str = "build/corpora"  # folder
+"""
+PRESET = {
+    "corpora": ["mini-mosi"], "encoders": {"text": "a", "audio": "b"}, "arms": None, "seeds": [0, 1],
+    "settings": {"epochs": 8, "learning_rate": 0.001},
+}  # fmt: skip
+
+
+def test_a_preset_fills_what_is_none_and_lies_under_dictionaries():
+    declared = declarations(PRESET_CELL)
+    filled = with_preset(declared, resolve(declared, {}), PRESET, "p")
+    assert filled == PRESET | {"preset": "mini", "cache": "build/corpora"}
+    given = {"seeds": [7], "settings": {"epochs": 2}, "encoders": {"text": "mine"}, "arms": ["mag"]}
+    filled = with_preset(declared, resolve(declared, given), PRESET, "p")
+    assert filled["seeds"] == [7]
+    assert filled["arms"] == ["mag"]
+    assert filled["settings"] == {"epochs": 2, "learning_rate": 0.001}
+    assert filled["encoders"] == {"text": "mine", "audio": "b"}
+    assert PRESET["settings"]["epochs"] == 8
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ({"sedes": [0]}, r"preset 'p': unknown parameter 'sedes': did you mean 'seeds'"),
+        ({"seeds": "0"}, r"'seeds' of preset 'p' must be list\[int\] | None, not '0'"),
+        ({"seeds": [0, 0]}, "seeds must be one or more different numbers"),
+        ({"cache": "elsewhere"}, "'cache' of preset 'p' would be ignored: declare it with default None"),
+    ],
+)
+def test_a_preset_is_as_strict_as_a_parameter(preset, message):
+    declared = declarations(PRESET_CELL)
+    with pytest.raises(ParameterError, match=message):
+        with_preset(declared, resolve(declared, {}), preset, "p")
+
+
+def test_begin_sets_the_variables_of_the_notebook_and_the_switches_of_the_process(tmp_path, monkeypatch):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("profile: mine\nmatmul: onednn\nnotebooks:\n  kim2022: {seeds: [3], settings: {epochs: 4}}\n")
+    cells = [PRESET_CELL, f"# Parameters\npreset = {str(profile)!r}\nsettings = {{'beta': 2}}\n", "begin('kim2022')"]
+    variables = {"In": cells, "seeds": None}
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(user_ns=variables))
+    monkeypatch.setattr(notebook.os, "chdir", lambda folder: None)
+    monkeypatch.setattr(notebook.logging, "basicConfig", lambda **options: None)
+    configured = []
+    monkeypatch.setattr(process, "configure", lambda **options: configured.append(options))
+    parameters = notebook.begin(paper="kim2022")
+    assert (parameters["seeds"], parameters["settings"]) == ([3], {"epochs": 4, "beta": 2})
+    assert (variables["seeds"], variables["settings"]) == ([3], {"epochs": 4, "beta": 2})
+    assert configured == [{"matmul": "onednn"}]
+    with pytest.raises(ValueError, match=r"profile 'mine' has no notebook 'kim2023': .* Did you mean 'kim2022'"):
+        notebook.begin(paper="kim2023")
+    cells[1] = "# Parameters\npreset = 'mimi'\n"
+    with pytest.raises(ValueError, match=r"no profile 'mimi': choose from .*mini.* Did you mean 'mini'"):
+        notebook.begin(paper="kim2022")
+
+
+class Training(Strict):
+    epochs: int = 40
+    learning_rate: float = 1e-5
+
+
+def test_what_differs_from_the_published_settings_is_said_in_a_line():
+    assert differences(Training()) == "The settings are the published ones."
+    line = differences(Training(learning_rate=1e-3))
+    assert line == "Settings that differ from the published ones (in brackets): learning_rate 0.001 (1e-05)."
+
+
+def test_a_corpus_without_a_split_is_refused_but_in_folds():
     whole = SimpleNamespace(folder="here", splits={"train": 1, "valid": 1, "test": 1})
-    assert labelled(whole) is whole
+    assert require_splits(whole) is whole
     part = SimpleNamespace(folder="here", splits={"train": 1, "test": 1})
     with pytest.raises(ParameterError, match="here has no rows of split valid"):
-        labelled(part)
+        require_splits(part)
+    assert require_splits(part, folds=5) is part
+    with pytest.raises(ParameterError, match="no rows of split train or valid or test"):
+        require_splits(SimpleNamespace(folder="here", splits={"pool": 1}), folds=5)
+
+
+def resolved(cells):
+    return resolve(*executed_parameters(cells))
 
 
 def test_the_cell_that_papermill_injects_overrides_and_is_checked():
-    assert executed_parameters([CELL, "# Parameters\nseeds = [5]\n"])["seeds"] == [5]
+    assert resolved([CELL, "# Parameters\nseeds = [5]\n"])["seeds"] == [5]
     with pytest.raises(ParameterError, match="did you mean 'corpus'"):
-        executed_parameters([CELL, "# Parameters\ncorpsu = 'x'\n"])
+        resolved([CELL, "# Parameters\ncorpsu = 'x'\n"])
     with pytest.raises(ParameterError, match="must be list"):
-        executed_parameters([CELL, "# Parameters\nseeds = 5\n"])
+        resolved([CELL, "# Parameters\nseeds = 5\n"])
 
 
 def test_an_edited_parameters_cell_run_again_counts_anew():
     cells = [CELL, "# Parameters\nseeds = [5]\n", "x = 1", CELL.replace("[0, 1]", "[7]")]
-    assert executed_parameters(cells)["seeds"] == [7]
+    assert resolved(cells)["seeds"] == [7]
 
 
 def test_begin_before_the_parameters_cell_says_what_to_do():
     with pytest.raises(ParameterError, match="run the parameters cell"):
-        executed_parameters(["x = 1", "%matplotlib inline"])
+        resolved(["x = 1", "%matplotlib inline"])
 
 
 @pytest.fixture
@@ -159,13 +248,3 @@ def test_bare_papermill_stops_too_and_names_the_nearest(template: Path, tmp_path
 def test_a_missing_notebook_is_answered_with_those_that_are_there(template: Path, tmp_path: Path):
     with pytest.raises(ParameterError, match=r"template\.ipynb"):
         run(tmp_path / "tmplate.ipynb", tmp_path / "out.ipynb", {})
-
-
-def test_variants_are_the_parameters_with_some_changed(monkeypatch):
-    cells = [CELL, "# Parameters\nseeds = [5]\n", "variants([])"]
-    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(user_ns={"In": cells}))
-    first, second = variants([{"corpus": "other"}, {"seeds": [7], "limit": 3}])
-    assert (first["corpus"], first["seeds"]) == ("other", [5])
-    assert (second["corpus"], second["seeds"], second["limit"]) == ("mini-mosi", [7], 3)
-    with pytest.raises(ParameterError, match="unknown parameter 'sede'"):
-        variants([{"sede": [1]}])
