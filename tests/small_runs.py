@@ -109,15 +109,15 @@ def _table(label: Any, split: str, ids: Sequence[str] | None, columns: Mapping[s
     return table.assign(**{name: values for name, values in columns.items() if name != "video_id"})
 
 
-def paper(name: str = "kim2022", published: pd.DataFrame | None = None, **facts: Any) -> Paper:
-    """A paper whose only table a corpus is that of its arms, and which draws nothing."""
+def paper(name: str = "kim2022", values: pd.DataFrame | None = None, **facts: Any) -> Paper:
+    """A paper whose only table a corpus is that of its arms, and which draws nothing; values: as published.csv."""
     known = {"authors": "A, B", "title": "Title", "venue": "V 2022", "metrics": METRICS} | facts
     empty = pd.DataFrame(columns=PUBLISHED_COLUMNS).astype({"value": float})
 
     def tables(runs: Any) -> dict[str, Any]:
         return {corpus: arm_table(part, made, f"Arms on {corpus}") for corpus, part in by_corpus(runs)}
 
-    made = Paper(name, known, empty if published is None else published, tables, lambda runs, folder: [])
+    made = Paper(name, known, empty if values is None else values, tables, lambda runs, folder: [])
     return made
 
 
