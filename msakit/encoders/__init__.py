@@ -34,6 +34,7 @@ from msakit.suggestions import did_you_mean
 ENCODERS: dict[str, str] = {
     "text": "msakit.encoders.text:TextEncoder",
     "audio": "msakit.encoders.audio:AudioEncoder",
+    "whisper": "msakit.encoders.whisper:WhisperEncoder",
     "vision": "msakit.encoders.vision:VisionEncoder",
     "bag-of-embeddings": "msakit.encoders.conventional:BagOfEmbeddings",
     "acoustic-set": "msakit.encoders.conventional:AcousticSet",
@@ -59,24 +60,27 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
         if "kind" not in options:
             raise ValueError(f"an encoder needs a 'kind', one of {', '.join(ENCODERS)}; got {spec!r}")
         kind = options.pop("kind")
-    if kind not in ENCODERS:
-        near = did_you_mean(kind, ENCODERS)
-        raise ValueError(f"no encoder is called {kind!r}; choose one of {', '.join(ENCODERS)}.{near}")
-    module, _, name = ENCODERS[kind].partition(":")
-    maker = getattr(importlib.import_module(module), name)
+    maker = encoder_class(kind)
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    made_by = maker.from_pretrained if "path" in options else maker
-    taken = inspect.signature(made_by).parameters
-    if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
-        for name in sorted(set(options) - {"path"} - set(taken)):
-            near = did_you_mean(name, taken)
-            raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {', '.join(taken)}.{near}")
+    taken = inspect.signature(maker.from_pretrained if "path" in options else maker).parameters
+    for name in sorted(set(options) - {"path"} - set(taken)):
+        near = did_you_mean(name, taken)
+        raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {', '.join(taken)}.{near}")
     if "path" in options:
         encoder = maker.from_pretrained(resolve_path(options.pop("path")), **options)
     else:
         encoder = maker(**options)
     encoder.spec = {"kind": kind, **written}
     return encoder
+
+
+def encoder_class(kind: str) -> Any:
+    """The class of a kind. Raises ValueError, with the choices, for an unknown one."""
+    if kind not in ENCODERS:
+        near = did_you_mean(kind, ENCODERS)
+        raise ValueError(f"no encoder is called {kind!r}; choose one of {', '.join(ENCODERS)}.{near}")
+    module, _, name = ENCODERS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def resolve_path(path: str | Path) -> str:
@@ -91,7 +95,7 @@ def resolve_path(path: str | Path) -> str:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"{path}: the package {name} is not installed; pip install {name.replace('_', '-')}")
-    place = Path(next(iter(spec.submodule_search_locations))) / folder
-    if not place.is_dir():
+    found = Path(next(iter(spec.submodule_search_locations))) / folder
+    if not found.is_dir():
         raise ValueError(f"{path}: the package {name} has no folder {folder!r}")
-    return str(place)
+    return str(found)

@@ -16,21 +16,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float16
 from torch import nn
-from transformers import AutoFeatureExtractor, AutoModel
 
 from msakit.encoders.base import (
     EncoderError,
     SegmentError,
     best_batch,
-    load_weights,
-    opening,
     pick_device,
     read_sound,
     seconds_of_sound,
-    short_name,
     stack_layers,
-    weights_digest,
 )
+from msakit.encoders.pretrained import load_feature_extractor, load_frozen, short_name, weights_digest
 from msakit.process import wide
 
 Samples = Float[np.ndarray, " _sample"]  # clips differ in length: the axis is not bound
@@ -40,6 +36,7 @@ class AudioEncoder:
     """Frames are every `every`-th output frame, the first one included; input is 16 kHz mono."""
 
     modality = "audio"
+    conventional = False
     rate = 16000
 
     def __init__(self, model: nn.Module, extractor: Any, name: str, every: int = 10, device: str = "cpu"):
@@ -49,7 +46,7 @@ class AudioEncoder:
         if not hasattr(settings, "conv_stride"):
             raise EncoderError(
                 f"{name} is a {type(model).__name__}, which reads no raw sound: choose a model of the wav2vec 2.0 kind "
-                "(WavLM, HuBERT, wav2vec 2.0, data2vec-audio, UniSpeech, SEW)"
+                "(WavLM, HuBERT, wav2vec 2.0, data2vec-audio, UniSpeech, SEW), or kind 'whisper' for a Whisper"
             )
         device = pick_device(device)
         self.model: Any = model.to(device).eval()
@@ -78,11 +75,9 @@ class AudioEncoder:
     def from_pretrained(
         cls, path: str | Path, *, every: int = 10, device: str = "auto", dtype: str = "float32"
     ) -> "AudioEncoder":
-        """From a folder or hub id; every=10 is the paper's 5 frames per second, short clips may want a smaller one."""
-        model = load_weights(AutoModel, path, dtype)
-        with opening(path):
-            extractor = AutoFeatureExtractor.from_pretrained(path)
-        return cls(model, extractor, short_name(path), every, device)
+        """From a folder, hub id or package; every=10 is the paper's 5 frames per second, short clips may want a smaller
+        one."""
+        return cls(load_frozen(path, dtype), load_feature_extractor(path), short_name(path), every, device)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -107,7 +102,7 @@ class AudioEncoder:
     def size(self, prepared: Samples) -> int:
         return len(prepared) // self.hop
 
-    def rough_size(self, row: dict[str, Any]) -> float:
+    def estimated_size(self, row: dict[str, Any]) -> float:
         """Seconds, from the file's header."""
         return seconds_of_sound(row)
 

@@ -1,9 +1,5 @@
-"""What the encoders share: their interface, the error of one segment, and the fingerprint of a set of weights."""
+"""What the encoders share: their interface, their errors, half precision, and the sound of a row."""
 
-import hashlib
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,16 +25,18 @@ class EncoderError(ValueError):
 class Encoder(Protocol):
     """What `msakit.features.extract` asks of an encoder.
 
-    It may also have `rough_size(row)`, a guess of `size` that reads no more than a file's header, by which segments are
-    brought into buckets of like length; `batch_frames` and `bucket`, the defaults of `extract` for it; and
-    `blank_frames(prepared)`, how many frames will be zeros because nothing was found in them.
+    It may also have `estimated_size(row)`, an estimate of `size` that reads no more than a file's header, by which segments
+    are brought into buckets of like length; `batch_frames` and `bucket`, the defaults of `extract` for it;
+    `blank_frames(prepared)`, how many frames will be zeros because nothing was found in them; and
+    `truncated(prepared)`, whether the segment lost its end to a limit of the encoder.
     """
 
     modality: str  # text | audio | vision
     name: str  # short, goes into folder names
     dim: int
     n_layers: int  # hidden states: 0 is the embedding or CNN output, n_layers - 1 the output
-    frame_rate: float | None  # output frames per second; None where frames are tokens
+    frame_rate: float | None  # output frames per second; None where frames have no time
+    conventional: bool  # hand-made features of one layer, whose scale is arbitrary: standardise them before training
 
     def config(self) -> dict[str, Any]:
         """Everything that the features depend on, as plain JSON values."""
@@ -70,20 +68,6 @@ def stack_layers(states: list[Float[Tensor, "time _dim"]]) -> Float16[np.ndarray
     return torch.stack(padded).clamp(-HALF_MAX, HALF_MAX).half().cpu().numpy()
 
 
-def weights_digest(model: nn.Module) -> str:
-    """sha256 (16 hex digits) over names, shapes and bytes of all weights: the same wherever they were loaded from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def short_name(path: str | Path) -> str:
-    """The last part of a folder or hub id, fit for a folder name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", Path(path).name).strip("-").lower() or "encoder"
-
-
 def pick_device(device: str) -> str:
     """ "auto" is the GPU where there is one; any other name stays as it is."""
     if device != "auto":
@@ -94,39 +78,6 @@ def pick_device(device: str) -> str:
 def best_batch(device: str) -> int:
     """Frames in a batch of sequences: a GPU wants many, a core's cache few (measured: 256 beat 4096 by a third)."""
     return 256 if device == "cpu" else 4096
-
-
-@contextmanager
-def opening(path: str | Path) -> Iterator[None]:
-    """Errors of `from_pretrained` as one line that names the checkpoint and the mend."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, EncoderError):
-            raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        # A path that names no folder is taken for an id of the model hub, so that a misspelt one ends there.
-        mend = (
-            "save the model there again with its tokenizer or processor"
-            if Path(path).is_dir()
-            else "there is no such folder here: mend the path, or fetch the checkpoint of that id into the hub's cache "
-            "(`msakit data list` says where the papers' own go)"
-        )
-        raise EncoderError(f"cannot open the encoder {str(path)!r} ({reason.rstrip('.')}): {mend}") from error
-
-
-def load_weights(auto_class: Any, path: str | Path, dtype: str, **options: Any) -> Any:
-    """`from_pretrained` with safetensors only and no code from the checkpoint; in evaluation mode, gradients off.
-
-    dtype: float32, or, at half the memory and several times the speed of a GPU, bfloat16 or float16.
-    """
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise EncoderError(f"dtype {dtype!r} of the encoder {str(path)!r}: choose float32, bfloat16 or float16")
-    with opening(path):
-        model = auto_class.from_pretrained(
-            path, use_safetensors=True, trust_remote_code=False, dtype=getattr(torch, dtype), **options
-        )
-    return model.eval().requires_grad_(False)
 
 
 def sound_file(row: dict[str, Any]) -> Path:

@@ -18,7 +18,8 @@ from jaxtyping import Float, Float16
 
 from msakit.data.faces import video_faces
 from msakit.data.media import MediaError
-from msakit.encoders.base import SegmentError, read_sound, seconds_of_sound, short_name, to_half
+from msakit.encoders.base import SegmentError, read_sound, seconds_of_sound, to_half
+from msakit.encoders.pretrained import short_name
 from msakit.encoders.vision import Pictures
 
 WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[^\sa-z0-9]")
@@ -33,6 +34,7 @@ class BagOfEmbeddings:
     """Frames are words; a word outside the vocabulary is a zero vector."""
 
     modality = "text"
+    conventional = True
     n_layers = 1
     frame_rate: float | None = None
 
@@ -75,6 +77,7 @@ class AcousticSet:
     centroid (kHz); spectral flatness (0-1); zero-crossing rate (0-1)."""
 
     modality = "audio"
+    conventional = True
     name = "acoustic-set"
     n_layers = 1
     dim = 25
@@ -102,7 +105,7 @@ class AcousticSet:
     def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
         return len(prepared) // 1600
 
-    def rough_size(self, row: dict[str, Any]) -> float:
+    def estimated_size(self, row: dict[str, Any]) -> float:
         """Seconds, from the file's header."""
         return seconds_of_sound(row)
 
@@ -136,6 +139,7 @@ class VisualSet:
     do not overlap (9 blocks x 36 = 324). A frame without a face is zeros."""
 
     modality = "vision"
+    conventional = True
     name = "visual-set"
     n_layers = 1
     dim = 324

@@ -17,6 +17,7 @@ class OpenSmile:
     """Means of low-level descriptors over 0.1 s; `feature_set` is a name of `opensmile.FeatureSet`."""
 
     modality = "audio"
+    conventional = True
     n_layers = 1
     frame_rate: float | None = 10.0
     rate = 16000
@@ -62,7 +63,7 @@ class OpenSmile:
     def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
         return len(prepared) * 10 // self.rate
 
-    def rough_size(self, row: dict[str, Any]) -> float:
+    def estimated_size(self, row: dict[str, Any]) -> float:
         """Seconds, from the file's header."""
         return seconds_of_sound(row)
 

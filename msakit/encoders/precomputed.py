@@ -19,6 +19,7 @@ class Precomputed:
     -inf for silence) become 0; `config()["not_finite"]` counts them.
     """
 
+    conventional = True
     n_layers = 1
     frame_rate: float | None = None  # the file does not say
 

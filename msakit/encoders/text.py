@@ -1,54 +1,82 @@
-"""Text encoder: all hidden states of all tokens of any `AutoModel`.
+"""Text encoder: all hidden states of all tokens of any `AutoModel`, or the one vector that a classifier reads.
 
 Follows the text features of Ando et al. (BERT-large-uncased, every token including [CLS] and [SEP], every layer),
 with the embedding output kept as layer 0, so that their 0-based layer k is hidden state k + 1 here.
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float16
-from transformers import AutoModel, AutoTokenizer
+from jaxtyping import Float16, Int
+from torch import Tensor
 
-from msakit.encoders.base import (
-    SegmentError,
-    best_batch,
-    load_weights,
-    opening,
-    pick_device,
-    short_name,
-    stack_layers,
-    weights_digest,
-)
+from msakit.encoders.base import EncoderError, SegmentError, best_batch, pick_device, stack_layers
+from msakit.encoders.outputs import text_vectors
+from msakit.encoders.pretrained import load_frozen, load_tokenizer, short_name, weights_digest
+from msakit.encoders.tokens import apply_tokenizer, token_limit
+
+OUTPUTS = ("hidden", "first", "projected")
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """One text as the model reads it."""
+
+    ids: list[int]
+    truncated: bool = False
 
 
 class TextEncoder:
-    """Frames are tokens, specials included; texts longer than `max_length` tokens lose their end."""
+    """Frames are tokens, specials included; texts longer than `max_length` tokens lose their end.
+
+    output: "hidden", all hidden states of all tokens; "first", one frame, the first token of the last hidden state;
+    "projected", one frame, the projected vector of a dual encoder such as CLIP, of length 1.
+    """
 
     modality = "text"
+    conventional = False
     frame_rate: float | None = None
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, max_length: int = 512, device: str = "cpu"):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        max_length: int = 512,
+        device: str = "cpu",
+        output: str = "hidden",
+    ):
+        if output not in OUTPUTS:
+            raise EncoderError(f"output of the text encoder {name} is {output!r}: choose one of {', '.join(OUTPUTS)}")
+        if output == "projected" and not hasattr(model, "get_text_features"):
+            raise EncoderError(
+                f"{name} is a {type(model).__name__}, which projects no texts: give a dual encoder (CLIP)"
+            )
+        self.max_length = token_limit(tokenizer, model.config, max_length)
         # Of an encoder-decoder only the encoder reads the text.
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
         device = pick_device(device)
         # CLIP and other dual encoders: their text tower.
-        self.model: Any = getattr(model, "text_model", model).to(device).eval()
+        self.model: Any = (model if output == "projected" else getattr(model, "text_model", model)).to(device).eval()
         self.tokenizer = tokenizer
         self.name = name
-        self.max_length = max_length
         self.device = device
+        self.output = output
         self.batch_frames = best_batch(device)
-        self.dim: int = self.model.config.hidden_size
-        self.n_layers: int = self.model.config.num_hidden_layers + 1
+        settings = self.model.config
+        self.dim: int = settings.projection_dim if output == "projected" else settings.hidden_size
+        self.n_layers: int = settings.num_hidden_layers + 1 if output == "hidden" else 1
         self._weights = weights_digest(self.model)
         # Now: a tokenizer's text changes when it is used, because it remembers the truncation asked for.
         vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(tokenizer)
         self._tokens = hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
+        # Once here, so that threads find the truncation set: to set it while another thread tokenises is an error.
+        apply_tokenizer(tokenizer, [""], self.max_length)
 
     @classmethod
     def from_pretrained(
@@ -58,54 +86,62 @@ class TextEncoder:
         name: str | None = None,
         device: str = "auto",
         dtype: str = "float32",
-        max_length: int | None = None,
+        max_length: int = 512,
+        output: str = "hidden",
     ) -> "TextEncoder":
-        """From a folder or hub id; `max_length` in tokens defaults to what the model has positions for, at most 512.
+        """From a folder, hub id or package.
 
-        `name` goes into folder names; it defaults to the last part of the path.
+        `max_length`: tokens of a text at most, fewer where model or tokenizer allow fewer; `name` goes into folder
+        names, and defaults to the last part of the path.
         """
-        model = load_weights(AutoModel, path, dtype)
-        with opening(path):
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", 512)
-        limit = min(positions, tokenizer.model_max_length, 512)
-        return cls(model, tokenizer, name or short_name(path), max_length or limit, device)
+        model = load_frozen(path, dtype)
+        return cls(model, load_tokenizer(path), name or short_name(path), max_length, device, output)
 
     def config(self) -> dict[str, Any]:
+        hidden = {"layers": "0 = embeddings, last = output", "tokens": "all, specials included"}
         return {
             "encoder": "text",
             "name": self.name,
             "weights": self._weights,
             "tokenizer": self._tokens,
             "dtype": str(self.model.dtype),
-            "layers": "0 = embeddings, last = output",
             "max_length": self.max_length,
-            "tokens": "all, specials included",
+            **(hidden if self.output == "hidden" else {"output": self.output}),
         }
 
-    def prepare(self, row: dict[str, Any]) -> list[int]:
+    def prepare(self, row: dict[str, Any]) -> TokenIds:
         text = row.get("text")
         if not isinstance(text, str) or not text.strip():
             raise SegmentError("the text is empty")
-        return self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
+        tokens = apply_tokenizer(self.tokenizer, [text], self.max_length)
+        return TokenIds(tokens.ids[0], tokens.truncated > 0)
 
-    def size(self, prepared: list[int]) -> int:
-        return len(prepared)
+    def size(self, prepared: TokenIds) -> int:
+        return len(prepared.ids)
 
-    def rough_size(self, row: dict[str, Any]) -> float:
+    def estimated_size(self, row: dict[str, Any]) -> float:
         """Characters."""
         return float(len(str(row.get("text") or "")))
 
+    def truncated(self, prepared: TokenIds) -> bool:
+        """Whether the text was longer than `max_length` tokens."""
+        return prepared.truncated
+
     @torch.inference_mode()
-    def encode(self, batch: list[list[int]]) -> list[Float16[np.ndarray, "layer time dim"]]:
-        lengths = [len(ids) for ids in batch]
+    def encode(self, batch: list[TokenIds]) -> list[Float16[np.ndarray, "layer time dim"]]:
+        lengths = [len(text.ids) for text in batch]
         ids = torch.full((len(batch), max(lengths)), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(batch):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        output = self.model(
-            input_ids=ids.to(self.device), attention_mask=mask.to(self.device), output_hidden_states=True
-        )
-        states = output.hidden_states
+        for row, text in enumerate(batch):
+            ids[row, : lengths[row]] = torch.tensor(text.ids)
+            mask[row, : lengths[row]] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        if self.output != "hidden":
+            return [stack_layers([vector[None]]) for vector in self._vectors(ids, mask)]
+        states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
         return [stack_layers([state[row, :length] for state in states]) for row, length in enumerate(lengths)]
+
+    def _vectors(self, ids: Int[Tensor, "text token"], mask: Int[Tensor, "text token"]) -> Tensor:
+        if self.output == "projected":
+            return text_vectors(self.model, ids, mask)
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]

@@ -3,7 +3,8 @@
 Follows the visual features of Ando et al. (CLIP ViT-L/14, 3 frames per second, largest face, [CLS] of every layer,
 zeros where no face is found). Deviations: faces are found by OpenCV's Haar cascade instead of MTCNN; a model without
 [CLS] gives the mean over positions; layer 0 is the embedding output, so that their 0-based layer k is k + 1 here. A
-row with an image and no video gives one frame, the whole picture.
+row with an image and no video gives one frame, the whole picture. Other outputs than the hidden states are what the
+head of a fine-tuned model reads.
 """
 
 import re
@@ -16,21 +17,17 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
 
 from msakit.data.faces import video_faces
 from msakit.data.media import MediaError, read_frames, read_image
-from msakit.encoders.base import (
-    SegmentError,
-    load_weights,
-    opening,
-    pick_device,
-    short_name,
-    stack_layers,
-    weights_digest,
-)
+from msakit.encoders.base import EncoderError, SegmentError, pick_device, stack_layers
+from msakit.encoders.outputs import grid, image_feature, image_vectors
+from msakit.encoders.pretrained import load_frozen, load_image_processor, short_name, weights_digest
 
 CLASS_TOKEN = re.compile(r"(^|\.)(class_embedding|cls_token|class_token)$")
+OTHER_TOKENS = re.compile(r"(^|\.)(distillation_token|register_tokens)$")  # stand between [CLS] and the patches
+OUTPUTS = ("hidden", "pooled", "projected", "grid")
+POSITIONS = ("cls", "mean")
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,16 @@ class Pictures:
 
 
 class VisionEncoder:
-    """Frames are video frames at `fps`; `faces=False` encodes whole frames instead of face crops of `face_size` px."""
+    """Frames are video frames at `fps`; `faces=False` encodes whole frames instead of face crops of `face_size` px.
+
+    output: "hidden", one vector a frame in all hidden states; "pooled", the output that `image_feature` takes;
+    "projected", the vector of a dual encoder such as CLIP, of length 1; "grid", whose frames are the cells of a picture
+    in the last layer that is `cell_dim` wide, or else in the last one. position: of hidden states [CLS] ("cls", where
+    there is one the default) or the mean over the patches ("mean").
+    """
 
     modality = "vision"
+    conventional = False
     # Pictures are large, and no padding is to be saved: few segments are held at once, in the order of the corpus.
     bucket = 16
     batch_frames = 512
@@ -59,25 +63,43 @@ class VisionEncoder:
         face_size: int = 256,
         batch: int | None = None,
         device: str = "cpu",
+        output: str = "hidden",
+        position: str | None = None,
+        cell_dim: int | None = None,
     ):
+        if output not in OUTPUTS:
+            raise EncoderError(f"output of the vision encoder {name} is {output!r}: choose one of {', '.join(OUTPUTS)}")
+        if output == "projected" and not hasattr(model, "get_image_features"):
+            raise EncoderError(
+                f"{name} is a {type(model).__name__}, which projects no images: give a dual encoder (CLIP)"
+            )
         device = pick_device(device)
-        tower: Any = getattr(model, "vision_model", model)
+        tower: Any = model if output == "projected" else getattr(model, "vision_model", model)
         self.model: Any = tower.to(device).eval()
         self.processor = processor
         self.name = name
+        self.output = output
+        self.cell_dim = cell_dim
         self.fps = float(fps)
-        self.frame_rate: float | None = self.fps
+        self.frame_rate: float | None = None if output == "grid" else self.fps
         self.faces = faces
         self.face_size = face_size
         self.batch = batch or (8 if device == "cpu" else 64)
         self.device = device
-        self.class_token = any(CLASS_TOKEN.search(key) for key, _ in tower.named_parameters())
+        class_token = any(CLASS_TOKEN.search(key) for key, _ in tower.named_parameters())
+        if position not in (None, *POSITIONS) or (position == "cls" and not class_token):
+            choices = ", ".join(POSITIONS) if class_token else "mean, as it has no [CLS]"
+            raise EncoderError(f"position of the vision encoder {name} is {position!r}: choose {choices}")
+        self.position = position or ("cls" if class_token else "mean")
+        others = [value for key, value in tower.named_parameters() if OTHER_TOKENS.search(key)]
+        self._first_patch = class_token + sum(value.shape[-2] for value in others)
         self._weights = weights_digest(tower)
         # Layer count and widths differ by family and are not in one place of the configs: one blank picture tells.
         blank = np.zeros((face_size, face_size, 3), dtype=np.uint8)
         pixels = self._process([blank])
         layers = self._layers(torch.from_numpy(pixels))
         self._shape = pixels.shape[1:]
+        self._cells = layers[0].shape[1]
         self.n_layers: int = len(layers)
         self.dim: int = max(layer.shape[-1] for layer in layers)
 
@@ -92,21 +114,28 @@ class VisionEncoder:
         batch: int | None = None,
         device: str = "auto",
         dtype: str = "float32",
+        output: str = "hidden",
+        position: str | None = None,
+        cell_dim: int | None = None,
     ) -> "VisionEncoder":
-        """From a folder or hub id. `batch`: pictures a forward pass, by default 64 on a GPU and 8 on a CPU."""
-        model = load_weights(AutoModel, path, dtype)
-        with opening(path):  # the PIL backend: the default one needs torchvision
-            processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
-        return cls(model, processor, short_name(path), fps, faces, face_size, batch, device)
+        """From a folder, hub id or package. `batch`: pictures a forward pass, by default 64 on a GPU and 8 on a CPU."""
+        model, processor = load_frozen(path, dtype), load_image_processor(path)
+        name = short_name(path)
+        return cls(model, processor, name, fps, faces, face_size, batch, device, output, position, cell_dim)
 
     def config(self) -> dict[str, Any]:
+        if self.output == "hidden":
+            patches = "mean of patches" if self._first_patch else "mean"
+            position = "[CLS]" if self.position == "cls" else patches
+            what: dict[str, Any] = {"layers": "0 = embeddings, last = output", "position": position}
+        else:
+            what = {"output": self.output} | ({"cell_dim": self.cell_dim} if self.output == "grid" else {})
         return {
             "encoder": "vision",
             "name": self.name,
             "weights": self._weights,
             "dtype": str(self.model.dtype),
-            "layers": "0 = embeddings, last = output",
-            "position": "[CLS]" if self.class_token else "mean",
+            **what,
             "fps": self.fps,
             "faces": self.faces,
             "face_size": self.face_size if self.faces else None,
@@ -126,17 +155,19 @@ class VisionEncoder:
 
     def blank_frames(self, prepared: Pictures) -> int:
         """How many frames show no face."""
-        return int((~prepared.found).sum())
+        return int((~prepared.found).sum()) * self._cells
 
     @torch.inference_mode()
     def encode(self, batch: list[Pictures]) -> list[Float16[np.ndarray, "layer time dim"]]:
-        parts = [stack_layers(self._layers(part)) for part in self._parts([pictures.pixels for pictures in batch])]
+        pixels = self._parts([pictures.pixels for pictures in batch])
+        parts = [stack_layers([layer.flatten(0, 1) for layer in self._layers(part)]) for part in pixels]
         vectors = np.concatenate([np.zeros((self.n_layers, 0, self.dim), np.float16), *parts], axis=1)
         results, start = [], 0
         for pictures in batch:
-            frames = np.zeros((self.n_layers, len(pictures.found), self.dim), dtype=np.float16)
-            stop = start + len(pictures.pixels)
-            frames[:, pictures.found] = vectors[:, start:stop]
+            found = pictures.found.repeat(self._cells)
+            frames = np.zeros((self.n_layers, len(found), self.dim), dtype=np.float16)
+            stop = start + int(found.sum())
+            frames[:, found] = vectors[:, start:stop]
             results.append(frames)
             start = stop
         return results
@@ -162,20 +193,28 @@ class VisionEncoder:
         self, arrays: list[Float[np.ndarray, "_picture channel height width"]]
     ) -> Iterator[Float[Tensor, "_picture channel height width"]]:
         """Pictures of several segments in full batches, of which one at a time is copied."""
-        places = [(array, row) for array in arrays for row in range(len(array))]
-        for start in range(0, len(places), self.batch):
-            yield torch.from_numpy(np.stack([array[row] for array, row in places[start : start + self.batch]]))
+        rows = [(array, row) for array in arrays for row in range(len(array))]
+        for start in range(0, len(rows), self.batch):
+            yield torch.from_numpy(np.stack([array[row] for array, row in rows[start : start + self.batch]]))
 
     @torch.inference_mode()
-    def _layers(self, pixels: Float[Tensor, "picture channel height width"]) -> list[Float[Tensor, "picture dim"]]:
-        output = self.model(pixel_values=pixels.to(self.device, self.model.dtype), output_hidden_states=True)
-        layers = []
-        for state in output.hidden_states:
-            if state.ndim == 4:  # a feature map [picture, channel, height, width]
-                layers.append(state.flatten(2).mean(-1))
-            else:
-                layers.append(state[:, 0] if self.class_token else state.mean(1))
-        return layers
+    def _layers(
+        self, pixels: Float[Tensor, "picture channel height width"]
+    ) -> list[Float[Tensor, "picture cell _dim"]]:
+        pixels = pixels.to(self.device, self.model.dtype)
+        if self.output == "pooled":
+            return [image_feature(self.model(pixel_values=pixels))[:, None]]
+        if self.output == "projected":
+            return [image_vectors(self.model, pixels)[:, None]]
+        if self.output == "grid":
+            return [grid(self.model, pixels, self.cell_dim)]
+        states = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return [self._one_vector(state)[:, None] for state in states]
+
+    def _one_vector(self, state: Float[Tensor, "picture ..."]) -> Float[Tensor, "picture _dim"]:
+        if state.ndim == 4:  # a feature map [picture, channel, height, width]
+            return state.flatten(2).mean(-1)
+        return state[:, 0] if self.position == "cls" else state[:, self._first_patch :].mean(1)
 
 
 def _plain(value: Any) -> bool:

@@ -17,8 +17,9 @@ from transformers import (
 from msakit.data.media import write_audio, write_video
 from msakit.encoders import ENCODERS, load_encoder, resolve_path
 from msakit.encoders.audio import AudioEncoder
-from msakit.encoders.base import EncoderError, SegmentError, to_half, weights_digest
-from msakit.encoders.text import TextEncoder
+from msakit.encoders.base import EncoderError, SegmentError, to_half
+from msakit.encoders.pretrained import weights_digest
+from msakit.encoders.text import TextEncoder, TokenIds
 from msakit.encoders.vision import Pictures, VisionEncoder
 
 TINY = {
@@ -61,8 +62,9 @@ def test_text_batch_equals_single(trained):
 
 def test_text_gives_all_hidden_states_of_all_tokens(trained):
     encoder = TextEncoder.from_pretrained(trained["bert"])
-    ids = encoder.prepare({"text": "the film was great"})
-    (features,) = encoder.encode([ids])
+    prepared = encoder.prepare({"text": "the film was great"})
+    (features,) = encoder.encode([prepared])
+    ids = prepared.ids
     assert (encoder.n_layers, encoder.dim, encoder.frame_rate) == (5, 64, None)
     assert features.shape == (5, len(ids), 64)
     assert len(ids) == 6
@@ -87,10 +89,12 @@ def test_empty_text_is_a_segment_error(trained, text):
 def test_long_text_is_cut_to_the_positions_of_the_model(trained):
     encoder = TextEncoder.from_pretrained(trained["bert"])
     before = encoder.config()
-    ids = encoder.prepare({"text": "film " * 500})
+    long, short = (encoder.prepare({"text": "film " * count}) for count in (500, 62))
     assert encoder.config() == before  # the key of its features, so use must not change it
-    assert len(ids) == 64
-    assert encoder.encode([ids])[0].shape == (5, 64, 64)
+    assert (encoder.truncated(long), encoder.truncated(short)) == (True, False)
+    assert len(long.ids) == len(short.ids) == 64
+    assert encoder.encode([long])[0].shape == (5, 64, 64)
+    assert TextEncoder.from_pretrained(trained["bert"], max_length=1000).max_length == 64
 
 
 # -- audio
@@ -211,7 +215,7 @@ def test_all_encoders_open_by_name(trained, tmp_path):
         "visual-set": {"fps": 2.0},
         "precomputed": {"path": tmp_path, "array": "audio"},
     }
-    assert {*specs, "opensmile"} == set(ENCODERS)  # test_conventional.py has the optional one
+    assert {*specs, "opensmile", "whisper"} == set(ENCODERS)  # test_conventional.py and test_whisper.py have these
     assert len(specs) == 7
     import json
 
@@ -269,7 +273,7 @@ def test_half_precision_is_near_and_has_its_own_key(trained, kind, dtype):
     path = trained[{"text": "bert", "audio": "wavlm", "vision": "clip"}[kind]]
     whole, half = load_encoder({"kind": kind, "path": path}), load_encoder({"kind": kind, "path": path, "dtype": dtype})
     items = {
-        "text": [[2, 7, 9, 3], [2, 8, 3]],
+        "text": [TokenIds([2, 7, 9, 3]), TokenIds([2, 8, 3])],
         "audio": clips(lengths=(8000, 12000)),
         "vision": [random_pictures([True, False])],
     }[kind]

@@ -8,10 +8,11 @@ import torch
 from encoder_pools import pool_posts, sentences
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, VisualBertForPreTraining
 
+from msakit.encoders.outputs import grid
 from msakit.encoders.pretrain import PRETRAIN, pretrain
 from msakit.encoders.pretrain.bert import masked_loss
 from msakit.encoders.pretrain.common import mask_tokens
-from msakit.encoders.pretrain.visualbert import grid_features, load_eyes
+from msakit.encoders.pretrained import load_frozen, load_image_processor
 
 
 def test_every_recipe_is_tried(trained):
@@ -43,9 +44,10 @@ def test_tokenizer_is_saved_whole(trained, name):
 def test_saved_folder_opens(trained, name, layers):
     model = AutoModel.from_pretrained(trained[name], use_safetensors=True).eval()
     if name == "visualbert":
-        eyes, processor = load_eyes(trained[name])
-        pixels = processor(images=[np.zeros((30, 40, 3), np.uint8)], return_tensors="pt")["pixel_values"]
-        cells = grid_features(eyes, pixels)
+        pixels = load_image_processor(trained[name] / "resnet")(
+            images=[np.zeros((30, 40, 3), np.uint8)], return_tensors="pt"
+        )["pixel_values"]
+        cells = grid(load_frozen(trained[name] / "resnet"), pixels, model.config.visual_embedding_dim)
         output = model(input_ids=torch.tensor([[2, 3]]), visual_embeds=cells, output_hidden_states=True)
         assert output.last_hidden_state.shape == (1, 2 + 16, 64)
     elif name in ("clip", "resnet"):

@@ -22,7 +22,7 @@ PRETRAIN: dict[str, str] = {
     "word-vectors": "msakit.encoders.pretrain.word_vectors:train",
 }
 
-# What must be trained first: distilbert learns from bert, visualbert sees through resnet.
+# What must be trained first: distilbert learns from bert, visualbert reads the grid of resnet.
 NEEDS: dict[str, str] = {"distilbert": "bert", "visualbert": "resnet"}
 
 

@@ -8,7 +8,7 @@ sees the colour of skin and wall, and a pool of 2,000 pictures never teaches it 
 A text is a random choice of the caption's phrases (CLIP draws a random sentence of its longer texts), and every
 picture that carries all of them is right for it.
 A linear tagger on the image side names the phrases at the same time and is thrown away after: the contrast alone needs
-far more pictures than a pool has before it looks at a face.
+far more pictures than a pool has before it tells faces apart.
 Deviations: this tagger; WordPiece instead of byte pairs; many right pictures for a text, because a pool has far fewer
 captions than CLIP's web and a plain diagonal would punish the model for seeing that two pictures are alike.
 """

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import BertTokenizer
 
+from msakit.files import new_folder
 
 log = logging.getLogger(__name__)
 
@@ -169,21 +169,15 @@ def mask_tokens(
 
 
 def save(out: Path, write: Callable[[Path], None], record: Pretraining, **extra: Any) -> None:
-    """`write` fills a folder beside `out`, which takes its place by one rename once whole."""
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir()
-    write(partial)
+    """`write` fills a folder, which appears as `out` once whole."""
     values = asdict(record)
     held_out = {key: values.pop(key) for key in ("metric", "before", "after", "better")}
     content = {**values, "held_out": held_out, **extra}
-    (partial / "pretraining.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    if out.exists():  # a folder of an older run, or one without pretraining.json
-        shutil.rmtree(out)
-    os.replace(partial, out)
+    with new_folder(out) as partial:
+        write(partial)
+        (partial / "pretraining.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if Path(out).exists():  # a folder of an older run, or one without pretraining.json
+            shutil.rmtree(out)
     log.info("%s: %s %.4g -> %.4g in %.1f s", out.name, record.metric, record.before, record.after, record.seconds)
 
 

@@ -3,19 +3,17 @@
 3 layers of 64. The image enters as the grid of the mini ResNet's third stage (4 x 4 cells of 64 channels; Jiang et al.
 2020 showed grids to serve as well as the paper's detected regions). Half of the captions are swapped for another
 picture's; they carry no masked tokens, as the picture cannot help there. The ResNet is copied into `resnet/` of the
-folder, so that the model brings its own eyes: `load_eyes(folder)` and `grid_features(...)`.
+folder, so that the model brings its own image encoder.
 """
 
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from transformers import AutoImageProcessor, ResNetModel, VisualBertConfig, VisualBertForPreTraining
+from torch import Tensor
+from transformers import VisualBertConfig, VisualBertForPreTraining
 
-from msakit.encoders.base import load_weights
+from msakit.encoders.outputs import grid
 from msakit.encoders.pretrain.clip import process
 from msakit.encoders.pretrain.common import (
     Pools,
@@ -31,27 +29,10 @@ from msakit.encoders.pretrain.common import (
     save,
     word_pieces,
 )
+from msakit.encoders.pretrained import load_frozen, load_image_processor
 
 STAGE = 3  # hidden state of the ResNet: the embedder, then four stages
 MAX_LENGTH = 64
-
-
-def load_eyes(folder: Path | str) -> tuple[Any, Any]:
-    """The ResNet of a mini VisualBERT and its image processor."""
-    path = Path(folder) / "resnet"
-    return load_weights(ResNetModel, path, "float32"), AutoImageProcessor.from_pretrained(path, backend="pil")
-
-
-@torch.no_grad()
-def grid_features(
-    resnet: nn.Module, pixels: Float[Tensor, "image 3 height width"]
-) -> Float[Tensor, "image cell channel"]:
-    """What VisualBERT takes as `visual_embeds`: the cells of one stage, row by row."""
-    parts = []
-    for part in pixels.split(128):
-        state = resnet(pixel_values=part, output_hidden_states=True).hidden_states[STAGE]
-        parts.append(state.flatten(2).transpose(1, 2))
-    return torch.cat(parts)
 
 
 def train(
@@ -68,10 +49,10 @@ def train(
     watch = Stopwatch()
     torch.manual_seed(seed)
     tokenizer = word_pieces(pool_texts(pools), vocabulary, MAX_LENGTH)
-    eyes = load_weights(ResNetModel, resnet, "float32")
-    processor = AutoImageProcessor.from_pretrained(resnet, backend="pil")
+    image_encoder, processor = load_frozen(resnet), load_image_processor(resnet)
     table = pool_table(pools["posts"]).dropna(subset=["image", "caption"])
-    cells = grid_features(eyes, process(table["image"], processor))
+    channels = image_encoder.config.hidden_sizes[STAGE - 1]
+    cells = torch.cat([grid(image_encoder, part, channels) for part in process(table["image"], processor).split(128)])
     captions = table["caption"].tolist()
     ids = tokenizer(captions, truncation=True, max_length=MAX_LENGTH)["input_ids"]
     model = VisualBertForPreTraining(
@@ -130,7 +111,7 @@ def train(
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        eyes.save_pretrained(folder / "resnet")
+        image_encoder.save_pretrained(folder / "resnet")
         processor.save_pretrained(folder / "resnet")
 
     objective = "masked LM with image + sentence-image matching"

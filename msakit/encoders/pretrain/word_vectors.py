@@ -51,8 +51,8 @@ def factorise(
     """Vectors of words and of contexts from sequences of word numbers below `size`; at most size - 1 dimensions."""
     pairs: Counter[tuple[int, int]] = Counter()
     for numbers in sequences:
-        for place, word in enumerate(numbers):
-            for other in numbers[max(0, place - WINDOW) : place]:
+        for position, word in enumerate(numbers):
+            for other in numbers[max(0, position - WINDOW) : position]:
                 pairs[word, other] += 1
                 pairs[other, word] += 1
     places = np.array(list(pairs), dtype=np.int64)
