@@ -19,7 +19,9 @@ data = typer.Typer(
 )
 app.add_typer(data, name="data")
 
-Folder = Annotated[Path, typer.Argument(help="folder to write; an existing one is kept")]
+Results = Annotated[
+    list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
+]
 
 
 @app.callback()
@@ -55,8 +57,10 @@ def pretrain(
     from msakit.data import open_corpus
     from msakit.encoders.pretrain import NEEDS, check_name
     from msakit.encoders.pretrain import pretrain as train
+    from msakit.process import configure
 
-    check_name(name)  # before the pools are made
+    check_name(name)  # before the pools are generated
+    configure()
     pools = {pool: open_corpus(f"mini-pool-{pool}", cache).folder for pool in ("mosi", "posts")}
     teacher = {NEEDS[name]: encoders / NEEDS[name]} if name in NEEDS else {}
     train(name, encoders / name, pools=pools, **teacher)
@@ -69,6 +73,14 @@ def _parsed(text: str, where: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _published(results: list[Path] | None) -> list[Path]:
+    """The given results folders, or all under results/."""
+    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
+    if not folders:
+        raise ValueError("there is no results/*/manifest.json: run `make reproduce` first")
+    return folders
 
 
 def _named(items: list[str] | None, flag: str) -> dict[str, Any]:
@@ -117,11 +129,14 @@ def extract(
     from msakit.encoders import load_encoder
     from msakit.features import extract as extract_features
     from msakit.features import extraction_report
+    from msakit.process import configure, wide
 
     kind, _, path = encoder.partition(":")
     spec = {"kind": kind, **({"path": path} if path else {}), **_named(option, "-o")}
-    opened = open_corpus(corpus, cache)
-    store = extract_features(opened, load_encoder(spec), root, max_failed=max_failed)
+    opened, loaded = open_corpus(corpus, cache), load_encoder(spec)
+    model = getattr(loaded, "model", None)
+    configure(matmul="onednn" if model is not None and wide(model) else "default")
+    store = extract_features(opened, loaded, root, max_failed=max_failed)
     typer.echo(str(store.folder))
     for name, value in extraction_report([store]).iloc[0].items():
         typer.echo(f"{name}: {value}")
@@ -133,31 +148,27 @@ def list_data() -> None:
     from msakit.data.catalogue import states
 
     for row in states():
-        here = row["state"] == "present"
-        typer.secho(f"{row['name']} ({row['kind']}): {row['state']}", fg="green" if here else "yellow")
+        present = row["state"] == "present"
+        typer.secho(f"{row['name']} ({row['kind']}): {row['state']}", fg="green" if present else "yellow")
         typer.echo(f"  {row['what']}")
         typer.echo(f"  terms: {row['terms']}")
-        typer.echo(f"  {'in' if here else 'looked for in'} {row['where']}")
-        if not here:
+        typer.echo(f"  {'in' if present else 'looked for in'} {row['where']}")
+        if not present:
             typer.echo(f"  fetch {row['fetch']}")
             typer.echo(f"  then {row['put']}")
 
 
 @data.command("require")
 def require_data(
-    profile: Annotated[Path, typer.Argument(help="a profile, such as workflow/profiles/paper.yaml")],
+    profile: Annotated[str, typer.Argument(help="a profile of workflow/profiles by name, such as paper, or a file")],
 ) -> None:
     """Check that all corpora and checkpoints of a profile are here, before any work starts."""
-    from msakit.data.catalogue import needs, require
+    from msakit.data.catalogue import require
+    from msakit.profiles import load_profile
 
-    if not profile.is_file():
-        raise ValueError(f"there is no profile at {profile}: see workflow/profiles")
-    content = _parsed(profile.read_text(), str(profile))
-    if not isinstance(content, dict):
-        raise ValueError(f"{profile} is no profile: it should name its notebooks")
-    named = needs(content)
-    require(named)
-    typer.echo(f"{profile}: {len(named)} corpora and checkpoints are here")
+    names = load_profile(profile).needs()
+    require(names)
+    typer.echo(f"{profile}: {len(names)} corpora and checkpoints are here")
 
 
 @data.command("audit")
@@ -168,7 +179,7 @@ def audit_data(
     json_: Annotated[Path | None, typer.Option("--json", help="write it as JSON, too")] = None,
     strict: Annotated[bool, typer.Option(help="exit with code 1 if there is a warning")] = False,
 ) -> None:
-    """Look a corpus over: overlap of splits, labels, features, lengths, and linear probes that tell of leaks."""
+    """Audit a corpus: overlap of splits, labels, features, lengths, and linear probes that show leaks."""
     import json
     from dataclasses import asdict
 
@@ -185,32 +196,32 @@ def audit_data(
 
 @app.command()
 def predict(
-    video: Annotated[Path | None, typer.Argument(help="the clip; leave it out to judge sound or text alone")] = None,
-    text: Annotated[str | None, typer.Option(help="what is said in it")] = None,
+    video: Annotated[Path | None, typer.Argument(help="the clip; leave it out for sound or text alone")] = None,
+    text: Annotated[str | None, typer.Option(help="its transcript")] = None,
     audio: Annotated[Path | None, typer.Option(help="its sound, if that is not in the clip")] = None,
     head: Annotated[
         Path | None, typer.Option(help="folder of a saved head; default: one under results/ or build/")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
 ) -> None:
-    """Score a clip with a trained head, and say how much each modality had to say."""
+    """Score a clip with a trained head, and show the gate of each modality."""
     import json
     from dataclasses import asdict
 
     from msakit.predictor import Predictor, find_head
 
     predictor = Predictor.from_pretrained(head or find_head(Path.cwd()))
-    judged = predictor.predict(video, audio, text)
+    predicted = predictor.predict(video, audio, text)
     if json_:
-        typer.echo(json.dumps(asdict(judged)))
+        typer.echo(json.dumps(asdict(predicted)))
         return
-    typer.echo(f"score {judged.score:+.3f}")
-    for name, gate in judged.gates.items():
+    typer.echo(f"score {predicted.score:+.3f}")
+    for name, gate in predicted.gates.items():
         typer.echo(f"gate {name} {gate:.3f}")
-    for name, reason in judged.absent.items():
+    for name, reason in predicted.absent.items():
         typer.secho(f"{name}: {reason}", fg="yellow", err=True)
     if predictor.about.get("generated"):
-        typer.secho("this head was trained on generated data: it knows nothing of real clips", fg="yellow", err=True)
+        typer.secho("this head was trained on generated data: real clips are foreign to it", fg="yellow", err=True)
 
 
 @app.command()
@@ -239,73 +250,85 @@ def publish(
     profile: Annotated[str, typer.Option(help="name of the profile")],
 ) -> None:
     """Replace a results folder by freshly built results, with a manifest."""
+    from msakit.papers import load_all
     from msakit.reporting.publish import publish as publish_results
 
-    publish_results(built, results, profile)
+    publish_results(built, results, profile, load_all())
 
 
 @app.command("check-results")
-def check_results(
-    results: Annotated[
-        list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
-    ] = None,
-) -> None:
+def check_results(results: Results = None) -> None:
     """Rebuild every table from the recorded runs and compare it, byte for byte, with the one that is there."""
-    from msakit.reporting.rebuild import check
+    from msakit.papers import load_all
+    from msakit.reporting import readme, rebuild
 
-    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
-    if not folders:
-        raise ValueError("there is no results/*/manifest.json to check: run `make reproduce` first")
-    for folder in folders:
-        typer.echo(f"{folder}: {check(folder)}")
+    papers = load_all()
+    for folder in _published(results):
+        typer.echo(f"{folder}: {rebuild.check(folder, papers)}")
     if not results:
-        from msakit.reporting import readme
-
         typer.echo(f"README.md: {readme.check(Path('README.md'))}")
 
 
 @app.command()
 def report(
-    results: Annotated[
-        list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
-    ] = None,
+    results: Results = None,
     notebooks: Annotated[
         Path | None, typer.Option(help="folder of executed notebooks; default: build/<profile>/notebooks, if there")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="only say whether the pages there are of these results")
+        bool, typer.Option("--check", help="only check whether the pages there are of these results")
     ] = False,
 ) -> None:
     """Make the report page of each results folder: report/index.html, one file that opens from disk."""
+    from msakit.papers import load_all
     from msakit.reporting.site import build
 
-    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
-    if not folders:
-        raise ValueError("there is no results/*/manifest.json to report on: run `make reproduce` first")
+    folders = _published(results)
     if notebooks and len(folders) > 1:
         raise typer.BadParameter("--notebooks goes with one results folder: name it")
     for folder in folders:
         if check:
             typer.echo(f"{folder}: {build.check(folder)}")
         else:
-            there = Path("build") / folder.resolve().name / "notebooks"
-            typer.echo(build.build(folder, notebooks or (there if there.is_dir() else None)))
+            executed = notebooks or Path("build") / folder.resolve().name / "notebooks"
+            typer.echo(build.build(folder, load_all(), executed if executed.is_dir() else None))
 
 
 @app.command()
-def claims(
-    results: Annotated[
-        list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
-    ] = None,
-) -> None:
+def claims(results: Results = None) -> None:
     """Test each paper's claims on the recorded runs; print them, and write claims.json and claims.md."""
-    from msakit.reporting.claims_text import tell
+    from msakit.papers import load_all
+    from msakit.reporting.claims_text import update
 
-    folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
-    if not folders:
-        raise ValueError("there is no results/*/manifest.json to read: run `make reproduce` first")
-    for folder in folders:
-        typer.echo("\n".join(tell(folder)) + "\n")
+    for folder in _published(results):
+        typer.echo("\n".join(update(folder, load_all())) + "\n")
+
+
+@app.command()
+def latex(
+    results: Annotated[Path, typer.Argument(help="a results folder")],
+    out: Annotated[Path, typer.Argument(help="folder to write <paper>/<table>.tex into")],
+) -> None:
+    """Write every table of a results folder for LaTeX."""
+    from msakit.papers import load_all
+    from msakit.reporting.latex import write_all
+
+    for path in write_all(results, out, load_all()):
+        typer.echo(path)
+
+
+@app.command("check-model")
+def check_model(
+    reference: Annotated[str, typer.Argument(help="a model by name, module:Class, or file.py:Class")],
+) -> None:
+    """Run the contract of models on a class: shapes, gradients, padding, order, saving; exit code 1 if one fails."""
+    from msakit.models.check import check_model as checked
+
+    results = checked(reference)
+    for result in results:
+        typer.secho(str(result), fg="green" if result.passed else "red")
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -314,10 +337,11 @@ def compare(
     after: Annotated[Path, typer.Argument(help="another one of the same profile, such as build/mini/results")],
     everything: Annotated[bool, typer.Option("--all", help="list the numbers that did not move too")] = False,
 ) -> None:
-    """Say which numbers moved between two results folders, and whether beyond seed noise (then exit code 3)."""
+    """List the numbers that moved between two results folders; exit code 3 if one did beyond seed noise."""
+    from msakit.papers import load_all
     from msakit.reporting.compare import compare as compare_results
 
-    found = compare_results(before, after)
+    found = compare_results(before, after, load_all())
     typer.echo("\n".join(found.lines(everything)))
     if found.beyond:
         raise typer.Exit(3)
@@ -345,11 +369,9 @@ def walkthrough(
 
 def main() -> None:
     """Run the command line; a mistake of the user's gets its message on one line and exit code 1, no traceback."""
-    from msakit.notebook import ParameterError
-
     try:
         app()
-    except (ParameterError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(1) from error
 

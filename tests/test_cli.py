@@ -1,5 +1,6 @@
 """The command line: a mistake gets one line that says how to mend it, exit code 1, and no traceback."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +11,18 @@ from typer.testing import CliRunner
 from msakit import cli
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "experiments" / "kim2022.ipynb"
-COMMANDS = ("corpus", "pretrain", "run", "publish", "check-results", "walkthrough")
+COMMANDS = ("corpus", "pretrain", "run", "publish", "check-results", "walkthrough", "check-model", "latex")
 
 
 def error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line that `msakit ARGUMENTS` says before it exits with code 1."""
+    """The one line that `msakit ARGUMENTS` writes before it exits with code 1."""
     monkeypatch.setattr(sys, "argv", ["msakit", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    (line,) = said.err.splitlines()
+    written = capsys.readouterr()
+    assert written.out == ""
+    (line,) = written.err.splitlines()
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
 
@@ -120,7 +121,7 @@ def test_results_that_are_not_there_are_an_error(tmp_path, monkeypatch, capsys):
     line = error(monkeypatch, capsys, "check-results", tmp_path / "mini")
     assert f"{tmp_path / 'mini' / 'runs'}: no such folder of runs" in line
     monkeypatch.chdir(tmp_path)
-    assert "there is no results/*/manifest.json to check" in error(monkeypatch, capsys, "check-results")
+    assert "there is no results/*/manifest.json" in error(monkeypatch, capsys, "check-results")
 
 
 def test_publishing_nothing_is_an_error_and_leaves_no_results(tmp_path, monkeypatch, capsys):
@@ -135,3 +136,29 @@ def test_publishing_nothing_is_an_error_and_leaves_no_results(tmp_path, monkeypa
 def test_parameters_that_are_no_mapping_are_an_error(tmp_path, monkeypatch, capsys, text):
     (tmp_path / "given.yaml").write_text(text)
     error(monkeypatch, capsys, "run", NOTEBOOK, tmp_path / "out.ipynb", "--file", tmp_path / "given.yaml")
+
+
+def test_check_model_lists_every_check_and_fails_with_the_faulty_class(tmp_path):
+    good = CliRunner().invoke(cli.app, ["check-model", "gated"])
+    assert good.exit_code == 0, good.output
+    assert "passed" in good.output
+    (tmp_path / "mine.py").write_text("class Bare:\n    pass\n")
+    bad = CliRunner().invoke(cli.app, ["check-model", f"{tmp_path / 'mine.py'}:Bare"])
+    assert bad.exit_code == 1
+    assert "it has no INPUTS" in bad.output
+
+
+@pytest.mark.parametrize("command", ["--help", "claims", "check-results", "latex", "compare"])
+def test_reports_import_neither_torch_nor_transformers(command: str, tmp_path: Path):
+    """A whole run of each command, on a copy of the published results."""
+    folder = "results/mini"
+    if command != "--help":
+        shutil.copytree(NOTEBOOK.parents[2] / folder, tmp_path / folder)
+    given = {"--help": [], "latex": [folder, "out"], "compare": [folder, folder]}.get(command, [folder])
+    code = (
+        f"import sys\nfrom msakit import cli\nsys.argv = ['msakit', *{[command, *given]!r}]\n"
+        "try: cli.main()\nexcept SystemExit as end: print(end.code)\n"
+        "print('heavy:', *sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-2:] == ["0", "heavy:"], done.stdout[-2000:] + done.stderr[-2000:]

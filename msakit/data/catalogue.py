@@ -6,10 +6,9 @@ their owners' pages and model cards state them, in short, and are no legal advic
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 class AbsentError(ValueError):
@@ -134,35 +133,6 @@ def require(names: Iterable[str | Path]) -> None:
     if absent:
         count = "1 corpus or checkpoint is" if len(absent) == 1 else f"{len(absent)} corpora and checkpoints are"
         raise AbsentError(f"{count} not here (`msakit data list` shows all):\n- " + "\n- ".join(absent))
-
-
-def needs(profile: Mapping[str, Any]) -> list[str]:
-    """Corpora and checkpoints that the notebooks of a profile name, in order; generated and built ones are left out."""
-    notebooks = (profile.get("notebooks") or {}).values()
-    found = [name for notebook in notebooks for name in _named((notebook or {}).get("parameters") or {})]
-    return [name for name in dict.fromkeys(found) if not _built_here(name)]
-
-
-def _named(value: Any, key: str = "") -> list[str]:
-    """Corpora (at `corpus`, `corpora`) and checkpoints anywhere in the parameters: catalogued ids, what stands at
-    `path`, at `*_encoder` and behind "kind:"."""
-    if isinstance(value, Mapping):
-        return [name for inner, part in value.items() for name in _named(part, str(inner))]
-    if isinstance(value, list | tuple):
-        return [name for part in value for name in _named(part, key)]
-    if not isinstance(value, str) or not value:
-        return []
-    kind, colon, path = value.partition(":")
-    if colon and kind in ("text", "audio", "vision", "bag-of-embeddings"):
-        return [path]
-    named = key in ("corpus", "corpora", "path") or key.endswith("_encoder")
-    return [value] if named or value in BY_NAME else []
-
-
-def _built_here(name: str) -> bool:
-    from msakit.data import CORPORA
-
-    return name in CORPORA or Path(name).parts[:1] == ("build",) or name.startswith("package:")
 
 
 def _present(name: str) -> bool:

@@ -1,18 +1,14 @@
-"""What is published elsewhere is listed with its state; what a profile lacks is said all at once."""
+"""What is published elsewhere is listed with its state; all that is absent is named at once."""
 
-import json
 from pathlib import Path
 
 import pytest
-import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from msakit import cli
-from msakit.data.catalogue import CATALOGUE, AbsentError, needs, require, states
+from msakit.data.catalogue import CATALOGUE, AbsentError, require, states
 from msakit.data.importers import IMPORTERS
-
-PROFILES = Path(__file__).parents[2] / "workflow" / "profiles"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +23,7 @@ def corpus(folder: Path) -> None:
     (folder / "segments.csv").write_text("segment_id\n")
 
 
-def test_every_item_says_what_terms_fetch_and_where():
+def test_every_item_has_terms_and_how_to_fetch_it_and_where_to_put_it():
     assert len(CATALOGUE) >= 18
     assert len({item.name for item in CATALOGUE}) == len(CATALOGUE)
     for item in CATALOGUE:
@@ -62,7 +58,7 @@ def test_states_follow_the_files(tmp_path):
         assert f"terms: {row['terms']}" in shown.stdout
 
 
-def test_all_that_is_absent_is_said_at_once(tmp_path):
+def test_all_that_is_absent_is_named_at_once(tmp_path):
     corpus(tmp_path / "data" / "cmu-mosi")
     require(["data/cmu-mosi"])
     with pytest.raises(AbsentError) as caught:
@@ -84,58 +80,3 @@ def test_a_checkpoint_in_a_folder_counts_by_its_path_not_by_its_id(tmp_path):
     require(["checkpoints/bert-base-uncased"])
     with pytest.raises(AbsentError, match="and that path in the profile"):
         require(["bert-base-uncased"])
-
-
-def test_needs_reads_the_parameters_of_all_notebooks():
-    profile = {
-        "notebooks": {
-            "one": {
-                "parameters": {
-                    "corpus": "data/a",
-                    "encoders": {
-                        "text": {"kind": "text", "path": "bert-large-uncased"},
-                        "audio": "audio:microsoft/wavlm-large",
-                        "vision": {"kind": "vision", "path": "build/encoders/clip"},
-                    },
-                    "also": [{"corpus": "data/b"}],
-                    "settings": {"epochs": 3},
-                }
-            },
-            "two": {
-                "parameters": {
-                    "corpora": ["mini-posts", "data/a"],
-                    "text_encoder": "own/model",
-                    "clip": "openai/clip-vit-base-patch32",
-                    "arms": ["joint"],
-                }
-            },
-            "three": None,
-        }
-    }
-    assert needs(profile) == [
-        "data/a", "bert-large-uncased", "microsoft/wavlm-large", "data/b", "own/model", "openai/clip-vit-base-patch32",
-    ]  # fmt: skip
-    assert needs({"notebooks": {}}) == needs({}) == []
-
-
-def test_the_paper_profile_is_checked_before_any_work():
-    profile = yaml.safe_load((PROFILES / "paper.yaml").read_text())
-    named = needs(profile)
-    assert named
-    shown = CliRunner().invoke(cli.app, ["data", "require", str(PROFILES / "paper.yaml")])
-    assert isinstance(shown.exception, AbsentError)
-    for name in named:
-        assert name in str(shown.exception)
-    # All that the profile names is known to the catalogue.
-    assert "does not know it" not in str(shown.exception)
-    # The mini profile needs nothing that is not made here.
-    assert needs(yaml.safe_load((PROFILES / "mini.yaml").read_text())) == []
-    assert CliRunner().invoke(cli.app, ["data", "require", str(PROFILES / "mini.yaml")]).exit_code == 0
-
-
-def test_a_profile_that_is_none(tmp_path):
-    shown = CliRunner().invoke(cli.app, ["data", "require", str(tmp_path / "none.yaml")])
-    assert "there is no profile at" in str(shown.exception)
-    (tmp_path / "list.yaml").write_text(json.dumps([1]))
-    shown = CliRunner().invoke(cli.app, ["data", "require", str(tmp_path / "list.yaml")])
-    assert "is no profile" in str(shown.exception)
