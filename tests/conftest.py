@@ -45,19 +45,6 @@ def ando(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_root:
 
 
 @pytest.fixture(scope="session")
-def toledo(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_root: Path) -> dict[str, Any]:
-    """corpus -> recipe."""
-    from tiny_papers import SEEDS, TOLEDO, TOLEDO_ARMS, Recipe, toledo2022
-
-    made = {}
-    for name, seeds in (("mini-posts", SEEDS), ("mini-memes", SEEDS[:1])):
-        folders = tiny_encoders["distilbert"], tiny_encoders["resnet"]
-        call = partial(toledo2022.run, tiny_corpora[name], toledo2022.Encoders(*folders))
-        made[name] = Recipe(call, call(TOLEDO, TOLEDO_ARMS, seeds, tiny_root), tiny_root)
-    return made
-
-
-@pytest.fixture(scope="session")
 def kim(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_root: Path, tiny_features: Path) -> Any:
     from tiny_papers import KIM, KIM_ARMS, SEEDS, Recipe, kim2022, kim_stores
 

@@ -1,7 +1,7 @@
 """The papers' recipes at toy size: generated corpora of a few dozen segments, untrained encoders, one or two epochs."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -31,10 +31,7 @@ from msakit.encoders import load_encoder
 from msakit.encoders.pretrain.common import word_pieces
 from msakit.encoders.pretrain.resnet import image_processor
 from msakit.features import FeatureStore, extract
-from msakit.papers.ando2022.recipe import recipe as ando2022
-from msakit.papers.kim2022.recipe import recipe as kim2022
-from msakit.papers.toledo2022.recipe import recipe as toledo2022
-from msakit.runs.record import Runs
+from msakit.runs.store import Runs
 
 SIZES = {
     "mini-mosi": {"train": 24, "valid": 8, "test": 12},
@@ -42,17 +39,12 @@ SIZES = {
     "mini-memes": {"train": 24, "valid": 12, "test": 12},
 }
 SEEDS = (0, 1)
-ANDO = ando2022.Settings(width=8, embedding=4, heads=2, epochs=2, warmup_epochs=1, cosine_epochs=2, learning_rate=3e-3)
 # Every kind of arm once; there are no conventional features of vision.
 ANDO_ARMS = (
     "conventional-text", "conventional-audio", "conventional-text-audio", "convbert-text-audio", "layer*",
     "output-text", "output-text-audio-vision", "best-text", "best-audio", "best-vision", "best-text-audio-vision*",
     "weighted-text", "weighted-text-audio-vision",
 )  # fmt: skip
-TOLEDO = toledo2022.Settings(epochs=2, learning_rate=1e-3, batch_size=8, frozen_epochs=3, max_tokens=24)
-KIM = kim2022.Settings(epochs=2, batch_size=8, learning_rate=1e-2, average_decay=0.8)
-TOLEDO_ARMS = ("text-only", "image-only", "frozen", "joint")
-KIM_ARMS = ("mag", "cms-clr-smooth-ema")
 
 
 def corpora(root: Path) -> dict[str, Corpus]:
@@ -100,19 +92,6 @@ def encoders(root: Path, texts: list[str]) -> dict[str, str]:
     (root / "word-vectors" / "words.json").write_text(json.dumps(words))
     np.save(root / "word-vectors" / "vectors.npy", np.random.default_rng(0).normal(size=(len(words), 5)))
     return {name: str(root / name) for name in (*made, "word-vectors")}
-
-
-def ando_stores(
-    corpus: Corpus, folders: Mapping[str, str], root: Path
-) -> tuple[dict[str, FeatureStore], dict[str, FeatureStore]]:
-    """Feature stores of the encoders and of the conventional sets."""
-    encoded = {
-        "text": {"kind": "text", "path": folders["bert"]},
-        "audio": {"kind": "audio", "path": folders["wavlm"], "every": 5},
-        "vision": {"kind": "vision", "path": folders["clip"], "face_size": 32},
-    }
-    conventional = {"text": f"bag-of-embeddings:{folders['word-vectors']}", "audio": "acoustic-set"}
-    return ando2022.extract_all(corpus, encoded, root), ando2022.extract_all(corpus, conventional, root)
 
 
 def kim_stores(corpus: Corpus, root: Path) -> dict[str, FeatureStore]:

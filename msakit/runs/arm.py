@@ -179,6 +179,13 @@ def select(arms: Mapping[str, Arm], patterns: Iterable[str] | None) -> dict[str,
     return {name: arm for name, arm in arms.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
+def args_of(arm: Arm, names: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of an arm; a mean's parts go by the other names that `names` has for them."""
+    if arm.model != "mean":
+        return arm.args
+    return {**arm.args, "of": [names.get(part, part) for part in arm.args["of"]]}
+
+
 def with_variants(arms: Mapping[str, Arm], variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Arm]:
     """The arms, followed by each of them again under each variant, as ``<arm>@<variant>``.
 
@@ -200,6 +207,8 @@ def with_variants(arms: Mapping[str, Arm], variants: Mapping[str, Mapping[str, A
                 for modality, each in arm.inputs.items()
             }
             settings = {**arm.settings, **changes.get("settings", {})}
-            update = {"title": f"{arm.title} [{variant}]", "inputs": inputs, "settings": settings, "like": name}
+            args = args_of(arm, {other: f"{other}@{variant}" for other in arms})
+            title = f"{arm.title} [{variant}]"
+            update = {"title": title, "args": args, "inputs": inputs, "settings": settings, "like": name}
             made[f"{name}@{variant}"] = arm.model_copy(update=update)
     return made

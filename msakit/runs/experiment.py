@@ -7,7 +7,7 @@ reference rows, arms of equal training done once, records.
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -171,10 +171,15 @@ class Experiment:
         waiting = sorted(cases, key=lambda case: case.arm.model == MEAN)
         sources: dict[str, Case] = {}
         described: dict[str, dict[str, Feature]] = {}
+        keys: dict[Path, str] = {}
         for case in waiting:
+            parts = case.arm.args["of"] if case.arm.model == MEAN else []
             if case.name not in described:
-                described[case.name] = {} if case.arm.model == MEAN else features(case.arm)
-            record = self._record(case, described[case.name])
+                given = [described.get(part, {}) for part in parts] or [features(case.arm)]
+                described[case.name] = {modality: each for part in given for modality, each in part.items()}
+            rests_on = [keys.get(path) or _stored_key(path) for path in self._paths_of(case, parts)]
+            record = self._record(case, described[case.name], rests_on=rests_on)
+            keys[run_path(Path(self.root), record)] = record.key
             source = sources.setdefault(record.key, case)
             if case.arm.model == MEAN:
                 jobs.append(Job(record, partial(self._mean, case)))
@@ -185,7 +190,9 @@ class Experiment:
                 jobs.append(Job(record, partial(self._taken_over, case, source)))
         return run_jobs(jobs, Path(self.root))
 
-    def _record(self, case: Case, features: dict[str, Feature], reference: bool = False) -> Record:
+    def _record(
+        self, case: Case, features: dict[str, Feature], reference: bool = False, rests_on: Sequence[str] = ()
+    ) -> Record:
         settings = {} if reference or case.arm.model == MEAN else self.settings_of(case.arm).model_dump()
         resolved = {name: each.model_dump(exclude={"encoder"}) for name, each in features.items()}
         fold = None if case.fold is None else FoldInfo(**asdict(case.fold))
@@ -200,6 +207,8 @@ class Experiment:
         }
         if reference:
             decisive["reference"] = case.name
+        if rests_on:
+            decisive["rests_on"] = list(rests_on)
         return Record(
             paper=self.paper,
             version=self.version,
@@ -228,12 +237,16 @@ class Experiment:
         metric = record.selection.metric if record.selection else ""
         return Outcome(fit, metric, [run.predictions], record.measurements)
 
+    def _paths_of(self, case: Case, names: Sequence[str]) -> list[Path]:
+        """Where the runs of other arms of the same seed and fold lie."""
+        records = [self._record(replace(case, name=name), {}) for name in names]
+        return [run_path(Path(self.root), record) for record in records]
+
     def _mean(self, case: Case) -> Outcome:
         """The mean of stored predictions, over the segments that all of them scored."""
         names = case.arm.args["of"]
         tables = []
-        for name in names:
-            path = run_path(Path(self.root), self._record(Case(name, case.arm, case.seed, case.fold, {}), {}))
+        for path in self._paths_of(case, names):
             if not path.is_file():
                 raise ValueError(
                     f"{case.name} is the mean of {', '.join(names)}, but {path} is not there: add that arm"
@@ -298,6 +311,11 @@ class Experiment:
             classes = self.n_classes is not None
             tables.append(self._with_probabilities(table, part) if classes else table.assign(prediction=part))
         return Outcome(None, "", tables, self.sizes(case))
+
+
+def _stored_key(path: Path) -> str:
+    """The key of a run that is on record; "" where there is none."""
+    return read_run(path).record.key if path.is_file() else ""
 
 
 def corpus_info(corpus: Corpus) -> CorpusInfo:
