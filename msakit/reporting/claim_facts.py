@@ -25,9 +25,9 @@ Lists on both sides, of one length, are alternatives: the first of them whose ar
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from msakit.evaluation import metrics
 from msakit.reporting.contract import Paper
@@ -106,21 +106,28 @@ class Role(Strict):
         return found
 
 
+def _read(value: Any) -> Any:
+    """A side of a comparison from its YAML; read here, for a union would complain of every way that it is none."""
+    if isinstance(value, list):
+        return [_read(item) for item in value]
+    return parse(Role, value, "an arm") if isinstance(value, Mapping) else value
+
+
 Side = str | Role
 
 
 class Lead(Strict):
     """Two arms, of which the first is to lead."""
 
-    a: Side
-    b: Side
+    a: Annotated[Side, BeforeValidator(_read)]
+    b: Annotated[Side, BeforeValidator(_read)]
 
 
 class Pair(Strict):
     """One comparison of a claim: two arms, or alternatives of two arms, or two leads."""
 
-    a: Side | list[Side]
-    b: Side | list[Side]
+    a: Annotated[Side | list[Side], BeforeValidator(_read)]
+    b: Annotated[Side | list[Side], BeforeValidator(_read)]
     beyond: Lead | None = None  # the second pair, whose lead the first one's is to exceed
     value: str | None = None  # of a ratio: what is measured a run, see msakit.reporting.claims.measured
 

@@ -177,9 +177,10 @@ def arms_in_order(runs: Runs, paper: Paper) -> tuple[str, ...]:
     return tuple(arm for arm in dict.fromkeys([*paper.arms, *found]) if arm in found)
 
 
-def labels(runs: Runs) -> dict[str, str]:
-    """Arm, references among them, to what tables call it (`label`)."""
-    return {run.record.arm: label(run.record.definition) for run in runs}
+def labels(runs: Runs, arms: Sequence[str] | None = None) -> dict[str, str]:
+    """Arm, references among them, to what tables call it (`label`); of those arms in their order, or of all."""
+    definitions = {run.record.arm: run.record.definition for run in runs}
+    return {arm: label(definitions[arm]) for arm in (definitions if arms is None else arms)}
 
 
 def label(arm: Arm) -> str:

@@ -89,7 +89,7 @@ def arm_table(
     shown = [arm for arm in arms_in_order(runs, paper) if arm not in elsewhere]
     references = runs.select(reference=True).arms
     part = runs.select(arm=[*shown, *references])
-    called = {**labels(part), **(titles or {})}
+    called = {arm: (titles or {}).get(arm, own) for arm, own in labels(part, [*shown, *references]).items()}
     records = {run.record.arm: run.record for run in part}
     found = scores(part, wanted)
     beside = _published_beside(part, paper)
@@ -154,9 +154,10 @@ def data_note(runs: Runs) -> str:
 def standing_notes(runs: Runs, titles: Mapping[str, str]) -> list[str]:
     """The notes that those runs need: data, protocols, settings that differ, shared trainings, few seeds.
 
-    titles: arm -> what the table calls it.
+    titles: arm -> what the table calls it, in its order.
     """
-    trained = {run.record.arm: run.record for run in runs if not run.record.reference}
+    records = {run.record.arm: run.record for run in runs if not run.record.reference}
+    trained = {arm: records[arm] for arm in titles if arm in records}
     notes = [data_note(runs), *_protocol_notes(trained, titles)]
     differing = settings_note(trained.values(), titles)
     notes += [differing] if differing else []
