@@ -1,43 +1,61 @@
-"""The dependency reading behind the caches: what is imported counts, what only shows results does not."""
+"""What a rule of the workflow rests on: imports are followed, registries are not, and content counts, not dates."""
 
+import importlib.util
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from msakit.sources import PACKAGE, PRESENTATION, fingerprint, meaning, sources
+from msakit.models import MODELS
 
 
-def relative(files: list[str]) -> set[str]:
-    return {str(Path(file).relative_to(PACKAGE)) for file in files}
+@pytest.fixture(scope="module")
+def module() -> Any:
+    path = Path(__file__).parents[1] / "workflow/sources.py"
+    spec = importlib.util.spec_from_file_location("workflow_sources", path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
-def test_imports_are_followed_and_settings_come_along():
-    found = relative(sources("papers/ando2022.py"))
-    assert {"papers/ando2022.py", "papers/ando2022.yaml", "fusion/gated.py", "training/loop.py", "features.py"} <= found
-    assert "fusion/cms.py" not in found
+def relative(module: Any, *parts: str) -> set[str]:
+    return {file.relative_to(module.PACKAGE).as_posix() for file in module.sources(*parts)}
 
 
-def test_registry_strings_are_followed():
-    assert "data/mini_mosi.py" in relative(sources("data/__init__.py"))
+def test_a_folder_counts_whole_and_imports_are_followed(module: Any):
+    found = relative(module, "papers/kim2022")
+    assert {"papers/kim2022/recipe.py", "papers/kim2022/paper.yaml", "papers/kim2022/published.csv"} <= found
+    assert {"training/loop.py", "features.py", "runs/experiment.py"} <= found
+    assert not any(file.startswith("papers/ando2022") for file in found)
 
 
-def test_presentation_does_not_reach_the_fingerprint():
-    found = relative(sources("papers/kim2022.py", without=PRESENTATION))
-    assert "fusion/cms.py" in found
-    assert not any(file.startswith("reporting") or file == "records.py" for file in found)
+def test_a_registry_is_not_followed_and_its_entry_is_a_part(module: Any):
+    assert relative(module, "models/__init__.py") & {"models/gated.py", "models/cms.py"} == set()
+    found = relative(module, MODELS["shifted_bert"])
+    assert {"models/shifted_bert.py", "models/cms.py", "models/mag.py"} <= found
+    assert "models/gated.py" not in found
 
 
-def test_fingerprints_differ_between_papers():
-    assert len({fingerprint(f"papers/{paper}.py") for paper in ("ando2022", "toledo2022", "kim2022")}) == 3
-
-
-def test_a_part_that_is_not_there_is_an_error():
+def test_a_part_that_is_not_there_is_an_error(module: Any):
     with pytest.raises(FileNotFoundError, match="no part of the package"):
-        sources("papers/nobody1999.py")
+        module.sources("papers/nobody1999")
 
 
-def test_comments_docstrings_and_layout_mean_nothing():
-    plain = "def f(x):\n    return x + 1\n"
-    told = '"""A module."""\n\n\ndef f(x):  # one more\n    """Add one."""\n    return (x +\n            1)\n'
-    assert meaning(plain) == meaning(told)
-    assert meaning(plain) != meaning(plain.replace("1", "2"))
+def test_a_digest_follows_names_and_content(module: Any, tmp_path: Path):
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("x = 1\n")
+
+    def now(*names: str) -> str:
+        module._content.cache_clear()
+        return module.digest(tmp_path / name for name in names)
+
+    first = now("a.py", "b.py")
+    os.utime(tmp_path / "a.py", (0, 0))
+    assert now("a.py", "b.py") == first
+    assert now("a.py") != now("b.py") != first
+    (tmp_path / "a.py").write_text("x = 2\n")
+    os.utime(tmp_path / "a.py", (0, 0))
+    assert now("a.py", "b.py") != first

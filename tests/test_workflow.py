@@ -1,10 +1,7 @@
-"""The workflow plans the right jobs: dry runs in a copy of the tree whose path has a space in it."""
+"""The workflow plans the right jobs, in a copy of the tree whose path has a space in it; the jobs are stubs."""
 
-import base64
-import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,13 +18,18 @@ CORPORA = {"mini-mosi", "mini-posts", "mini-memes", "mini-pool-mosi", "mini-pool
 ENCODERS = {"bert", "distilbert", "wavlm", "clip", "resnet", "visualbert", "word-vectors"}
 LAST = {("publish", ""), ("summary", ""), ("report", ""), ("all", "")}
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
+# What stands in for `python -m msakit.cli …`: it makes the folder that a job promises, and nothing else.
+STUB = """#!/bin/sh
+case $3 in corpus | pretrain) mkdir -p "$5/$4" ;; esac
+"""
 
 
 def snakemake(folder: Path, profile: str, *arguments: str) -> str:
-    """What snakemake prints; the package is the copy's own."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--cores", "1"]
+    """What snakemake prints; the package is the copy's own, and `python` is the stub."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--cores", "2"]
     command += ["--configfile", f"workflow/profiles/{profile}.yaml", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    path = f"{folder / 'stub'}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PATH": path}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -46,11 +48,14 @@ def plan(folder: Path, profile: str = "mini", *arguments: str) -> set[tuple[str,
 
 
 def copy_tree(folder: Path) -> Path:
-    shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns(".snakemake"))
-    for part, kept in (("msakit", {".py", ".yaml", ".css", ".js", ".j2"}), ("notebooks", {".ipynb"})):
-        for file in (path for path in (ROOT / part).rglob("*") if path.suffix in kept):
+    kept = {".py", ".yaml", ".csv", ".css", ".js", ".j2", ".ipynb", ""}
+    for part in ("workflow", "msakit", "notebooks"):
+        for file in (path for path in (ROOT / part).rglob("*") if path.is_file() and path.suffix in kept):
             (folder / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, folder / file.relative_to(ROOT))
+    (folder / "stub").mkdir()
+    (folder / "stub/python").write_text(STUB)
+    (folder / "stub/python").chmod(0o755)
     return folder
 
 
@@ -62,40 +67,20 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that snakemake takes for finished: every output is there, empty, and recorded as made."""
+    """A copy in which every job has run, as a stub."""
     folder = copy_tree(tmp_path_factory.mktemp("built") / "my copy of msakit")
-    for kind, names in (("corpora", CORPORA), ("encoders", ENCODERS)):
-        for name in names:
-            (folder / "build" / kind / name).mkdir(parents=True)
-    (folder / "build/mini/notebooks").mkdir(parents=True)
-    for name in (*PAPERS, "published", "summary", "report"):
-        (folder / "build/mini" / f"{name}.done").touch()
-    for name in (*PAPERS, "summary"):
-        (folder / "build/mini/notebooks" / f"{name}.ipynb").touch()
-    snakemake(folder, "mini", "--touch")
-    record_parameters(folder)
+    snakemake(folder, "mini")
     assert plan(folder) == set()
     return folder
 
 
-def record_parameters(folder: Path) -> None:
-    """Note the papers' parameters as a finished run does, in snakemake's own records; --touch leaves them out."""
-    text = snakemake(folder, "mini", "--dry-run", "--forceall", "--printshellcmds")
-    given = dict(re.findall(r"run notebooks/experiments/(\w+)\.ipynb .* --file <\(echo (.*)\)$", text, re.MULTILINE))
-    assert set(given) == PAPERS
-    for paper, quoted in given.items():
-        (value,) = shlex.split(quoted)
-        name = base64.b64encode(f"build/mini/{paper}.done".encode()).decode()
-        record = {"rule": "paper", "params": [repr(value)], "record_format_version": 6}
-        (folder / ".snakemake/metadata" / name).write_text(json.dumps(record))
-
-
 @contextmanager
 def changed(path: Path, old: str, new: str) -> Iterator[None]:
-    """The file with one text replaced; put back afterwards, its time too."""
+    """The file with one text replaced, and a date before everything that was built; put back afterwards."""
     text, stat = path.read_text(), path.stat()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+    os.utime(path, (0, 0))
     try:
         yield
     finally:
@@ -116,38 +101,33 @@ def test_the_mini_profile_plans_everything_from_nothing(fresh: Path):
     commands = re.findall(r"^Shell command: (python .*)$", text, re.MULTILINE)
     assert len(commands) == len(expected) + len(PAPERS) + 3
     assert all(command.startswith("python -m msakit.cli ") for command in commands)
+    assert text.count('"preset": "mini"') == len(PAPERS)
     # Paths are relative, so that the space in the folder's name needs no care.
     assert not any(str(fresh) in command for command in commands)
-
-
-def test_the_mini_profile_gives_parameters_that_the_notebooks_declare():
-    from msakit.notebook import resolve, template_declarations
-
-    profile = yaml.safe_load((ROOT / "workflow/profiles/mini.yaml").read_text())
-    assert set(profile["notebooks"]) == PAPERS
-    for paper, wanted in profile["notebooks"].items():
-        declared = template_declarations(ROOT / f"notebooks/experiments/{paper}.ipynb")
-        assert set(wanted["parameters"]) <= set(resolve(declared, wanted["parameters"]))
 
 
 def test_the_real_data_profile_plans_its_papers_on_the_given_folder(fresh: Path):
     text = snakemake(fresh, "cmu-mosi", "--dry-run", "--printshellcmds", "--config", "data=../some where/mosi")
     assert planned(text) == only("ando2022", "kim2022")
-    assert '"corpus": "../some where/mosi"' in text
+    assert '"corpora": ["../some where/mosi"]' in text
     assert '"path": "../some where/mosi"' in text
     assert "{data}" not in text
     assert "results/cmu-mosi" in text
 
 
-def test_shares_of_the_seeds_run_before_the_paper_gathers_them(fresh: Path):
+def test_a_papers_runs_are_dealt_out_among_jobs_before_the_paper_gathers_them(fresh: Path):
     profile = yaml.safe_load((fresh / "workflow/profiles/mini.yaml").read_text())
-    profile["notebooks"]["kim2022"]["shares"] = 2
-    profile["notebooks"]["kim2022"]["parameters"]["seeds"] = [0, 1, 2, 3, 4]
-    (fresh / "workflow/profiles/shared.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
-    text = snakemake(fresh, "shared", "--dry-run", "--printshellcmds")
-    jobs = re.findall(r"kim2022(\.share-\d)?\.ipynb --file .*\"seeds\": (\[[0-9, ]*\])", text)
-    assert dict(jobs) == {".share-0": "[0, 2, 4]", ".share-1": "[1, 3]", "": "[0, 1, 2, 3, 4]"}
-    assert len(planned(text) & {("share", "kim2022"), ("paper", "kim2022")}) == 2
+    profile["profile"] = "dealt"
+    profile["jobs"] = {"kim2022": 2, "toledo2022": 3}
+    profile["notebooks"]["kim2022"]["seeds"] = [0, 1, 2, 3, 4]
+    profile["notebooks"]["toledo2022"] |= {"folds": 5, "test_folds": None}
+    (fresh / "workflow/profiles/dealt.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
+    text = snakemake(fresh, "dealt", "--dry-run", "--printshellcmds")
+    jobs = re.findall(r"kim2022(\.job-\d)?\.ipynb --file .*\"seeds\": (\[[0-9, ]*\])", text)
+    assert dict(jobs) == {".job-0": "[0, 2, 4]", ".job-1": "[1, 3]", "": "[0, 1, 2, 3, 4]"}
+    jobs = re.findall(r"toledo2022(\.job-\d)?\.ipynb --file .*\"test_folds\": (\[[0-9, ]*\]|null)", text)
+    assert dict(jobs) == {".job-0": "[0, 3]", ".job-1": "[1, 4]", ".job-2": "[2]", "": "null"}
+    assert text.count('"preset": "dealt"') == 2 + 3 + len(PAPERS)
 
 
 def test_a_changed_notebook_plans_its_paper_alone(built: Path):
@@ -157,15 +137,31 @@ def test_a_changed_notebook_plans_its_paper_alone(built: Path):
 
 
 def test_a_changed_parameter_plans_its_paper_alone(built: Path):
-    profile = yaml.safe_load((built / "workflow/profiles/mini.yaml").read_text())
-    profile["notebooks"]["kim2022"]["parameters"]["seeds"] = [0, 1]
-    (built / "workflow/profiles/fewer.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
-    assert plan(built, "fewer") == only("kim2022")
-
-
-def test_a_changed_fusion_module_plans_the_papers_that_use_it(built: Path):
-    with changed(built / "msakit/fusion/cms.py", '"""', '"""Changed. '):
+    profile = built / "workflow/profiles/mini.yaml"
+    parameters = yaml.safe_load(profile.read_text())
+    parameters["notebooks"]["kim2022"]["seeds"] = [7]
+    with changed(profile, profile.read_text(), yaml.safe_dump(parameters, sort_keys=False)):
         assert plan(built) == only("kim2022")
+
+
+def test_a_changed_model_plans_the_papers_that_use_it(built: Path):
+    """Its date is older than what was built: the content counts."""
+    with changed(built / "msakit/models/cms.py", '"""', '"""Changed. '):
+        assert plan(built) == only("kim2022")
+    os.utime(built / "msakit/models/cms.py")
+    assert plan(built) == set()
+
+
+def test_changed_facts_of_a_paper_plan_it_alone(built: Path):
+    with changed(built / "msakit/papers/ando2022/published.csv", "\n", "\n\n"):
+        assert plan(built) == only("ando2022")
+
+
+def test_a_changed_generator_plans_its_corpus_and_what_rests_on_it(built: Path):
+    with changed(built / "msakit/data/synthetic/mini_memes.py", '"""', '"""Changed. '):
+        found = plan(built)
+    assert {("corpus", "mini-memes"), ("paper", "toledo2022")} < found
+    assert ("corpus", "mini-mosi") not in found
 
 
 def test_a_changed_encoder_recipe_plans_the_encoder_and_what_rests_on_it(built: Path):
@@ -176,3 +172,8 @@ def test_a_changed_encoder_recipe_plans_the_encoder_and_what_rests_on_it(built: 
 def test_a_changed_summary_plans_itself_alone(built: Path):
     with changed(built / "notebooks/reports/summary.ipynb", '"cells"', '"cells" '):
         assert plan(built) == {("summary", ""), ("report", ""), ("all", "")}
+
+
+def test_a_changed_page_plans_the_report_alone(built: Path):
+    with changed(built / "msakit/reporting/site/page.css", "\n", "\n\n"):
+        assert plan(built) == {("report", ""), ("all", "")}
