@@ -72,8 +72,9 @@ def choose_arms(
     for name, reason in left_out.items():
         if named & {name, arms[name].like}:
             raise ValueError(f"arm {name!r} cannot be trained here: {reason}")
-    if left_out:
-        log.info("left out: %s", "; ".join(f"{name} ({reason})" for name, reason in left_out.items()))
+    for reason in dict.fromkeys(left_out.values()):
+        first, *more = [name for name, other in left_out.items() if other == reason]
+        log.info("left out: %s (%s)", f"{first} and {len(more)} more" if more else first, reason)
     return {name: arm for name, arm in arms.items() if name not in left_out}
 
 

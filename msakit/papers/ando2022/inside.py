@@ -1,7 +1,7 @@
 """What the models of one arm of Ando et al. do, from its recorded runs: predictions, gates, embeddings, attention.
 
-Scatter and confusion show the predictions; `gate_figure` what each modality adds, by label; `embedding_figure` where
-segments lie; `attention_figure` which moments of a segment count.
+Scatter (of numbers) and confusion show the predictions; `gate_figure` what each modality adds, by label;
+`embedding_figure` where segments lie; `attention_figure` which moments of a segment count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from matplotlib.figure import Figure
 
-from msakit.evaluation.metrics import rounded
-from msakit.papers.ando2022.recipe import MODALITIES
+from msakit.papers.ando2022.arms import MODALITIES
 from msakit.reporting import figures as draw
-from msakit.runs.record import Run, Runs
+from msakit.runs.record import TaskInfo
+from msakit.runs.store import Runs
 
 UNIFORM = "every frame alike"
 
@@ -27,58 +28,78 @@ def in_order(names: Sequence[str] | pd.Series) -> list[str]:
 
 def colour(modality: str) -> tuple[str, str, str | tuple[int, tuple[int, ...]]]:
     """Colour, marker and line of a modality, the same in every figure."""
-    place = MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES)
-    return draw.PALETTE[place], draw.MARKERS[place], draw.LINES[place]
+    number = MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES)
+    return draw.PALETTE[number], draw.MARKERS[number], draw.LINES[number]
 
 
 def of_arm(runs: Runs, arm: str, where: str) -> list[tuple[str, Figure, pd.DataFrame]]:
     """(name, figure, plotted data) of what one arm's runs hold: predictions of its first run, and what seed 0 kept."""
     chosen = runs.select(arm=arm)
-    first = chosen.runs[0]
-    test = test_rows(chosen, first)
-    title = f"{arm}\n{where}"
-    made = [
-        ("scatter", scatter_figure(test, f"{title}, seed {first.record.seed}, test"), test[["label", "prediction"]]),
-        ("confusion", *confusion_figure(chosen, f"{title}, test")),
-    ]
+    first, task = chosen.runs[0], chosen.runs[0].record.corpus.task
+    about = f"{first.record.title}\n{first.record.definition.group}\n{where}"
+    found = []
+    if task.kind == "regression":
+        figure = scatter_figure(first.test, task, f"{about}, seed {first.record.seed}, test")
+        found.append(("scatter", figure, first.test[["label", "prediction"]]))
+    found.append(("confusion", *confusion_figure(chosen, f"{about}, test")))
     gates = gate_rows(chosen)
     if len(gates):
-        made.append(("gates", gate_figure(gates, f"Gates of {title}, test"), gates))
+        found.append(("gates", gate_figure(gates, task, f"Gates of {about}, test"), gates))
     for run in chosen:
         if "embeddings" in run.record.artifacts:
-            frame = chosen.artifact(run, "embeddings")
-            shares = run.record.measurements["embedding_variance"]
-            made.append(("embeddings", embedding_figure(frame, shares, f"Embeddings of {arm} on {where}, test"), frame[
-                ["segment_id", "modality", "label", *(name for name in ("e0", "e1") if name in frame)]
-            ]))  # fmt: skip
+            frame, shares = run.artifact("embeddings"), run.record.measurements["embedding_variance"]
+            data = frame[["segment_id", "modality", "label", *(name for name in ("e0", "e1") if name in frame)]]
+            found.append(("embeddings", embedding_figure(data, shares, task, f"Embeddings of {about}, test"), data))
         if "attention" in run.record.artifacts:
-            frame = chosen.artifact(run, "attention")
-            figure = attention_figure(
-                frame, test_rows(chosen, run), f"Attention of {arm} on {where}, seed {run.record.seed}"
-            )
-            made.append(("attention", figure, frame))
-    return made
+            frame, title = run.artifact("attention"), f"Attention of {about}, seed {run.record.seed}"
+            found.append(("attention", attention_figure(frame, run.test, task, title), frame))
+    return found
 
 
-def test_rows(runs: Runs, run: Run) -> pd.DataFrame:
-    """The test split of a run's predictions."""
-    table = runs.predictions(run)
-    return table[table["split"] == "test"].reset_index(drop=True)
+# --- predictions --------------------------------------------------------------------------------------------------
 
 
-def scatter_figure(test: pd.DataFrame, title: str) -> Figure:
+def bins(task: TaskInfo, test: pd.DataFrame, column: str) -> Int[np.ndarray, " segments"]:
+    """Which of `bin_names` each segment's label, or prediction, is: the class, or the whole number next to it.
+
+    Halves are rounded to the even number, as published scripts do.
+    """
+    if task.kind == "regression":
+        low, high = float(task.low or 0), float(task.high or 0)
+        return np.round(np.clip(test[column].to_numpy(float), low, high)).astype(int) - int(np.round(low))
+    if column == "label":
+        return test["label"].to_numpy(int)
+    return test[[f"p_{name}" for name in task.classes]].to_numpy(float).argmax(axis=1)
+
+
+def bin_names(task: TaskInfo) -> list[str]:
+    """The classes, or all whole numbers of the task's range."""
+    if task.kind == "classification":
+        return list(task.classes)
+    whole = range(int(np.round(float(task.low or 0))), int(np.round(float(task.high or 0))) + 1)
+    return [f"{value:+d}" if value else "0" for value in whole]
+
+
+def label_words(task: TaskInfo) -> str:
+    """The name of an axis of labels."""
+    return "Label" if task.kind == "classification" else f"Label ({task.low:g} to {task.high:g})"
+
+
+def scatter_figure(test: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
     """Prediction against label, with the diagonal and the mean prediction of each whole label."""
     figure, axis = plt.subplots(figsize=(draw.COLUMN, 3.6))
     axis.axline((0, 0), slope=1, color=draw.GREY, ls="--", lw=1, label="prediction = label", zorder=1)
     axis.plot(test["label"], test["prediction"], ls="", marker="o", ms=2.6, mfc=draw.PALETTE[0], mec="none", alpha=0.4,
               label="segment", zorder=2)  # fmt: skip
-    means = test.groupby(rounded(3)(test["label"].to_numpy(float)))["prediction"].mean()
-    axis.plot(means.index, means, color=draw.PALETTE[1], marker="s", ms=5, lw=1.2, zorder=3,
+    low, high = float(task.low or 0), float(task.high or 0)
+    means = test.groupby(bins(task, test, "label"))["prediction"].mean()
+    axis.plot(means.index + int(np.round(low)), means, color=draw.PALETTE[1], marker="s", ms=5, lw=1.2, zorder=3,
               label="mean by label")  # fmt: skip
-    axis.set_xlabel("Label (−3 negative to 3 positive)")
+    axis.set_xlabel(label_words(task))
     axis.set_ylabel("Prediction (label units)")
-    axis.set_xlim(-3.2, 3.2)
-    axis.set_ylim(-3.2, 3.2)
+    margin = (high - low) / 30
+    axis.set_xlim(low - margin, high + margin)
+    axis.set_ylim(low - margin, high + margin)
     axis.set_aspect("equal")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
     axis.spines[["top", "right"]].set_visible(False)
@@ -87,71 +108,72 @@ def scatter_figure(test: pd.DataFrame, title: str) -> Figure:
 
 
 def confusion_figure(runs: Runs, title: str) -> tuple[Figure, pd.DataFrame]:
-    """The seven classes (clipped to ±3 and rounded): each label's predictions in per cent, mean over seeds.
+    """Classes, or numbers rounded to whole ones: each label's predictions in per cent, over all runs.
 
-    Gives the figure and its data: label, predicted, share (of the label's segments), segments (of that label).
+    Gives the figure and its data: label, predicted, share (of the label's segments), segments (of that label, of all
+    folds).
     """
-    classes = np.arange(-3, 4)
-    label, found = np.empty(0), []
+    task = runs.runs[0].record.corpus.task
+    names = bin_names(task)
+    counts = np.zeros((len(names), len(names)))
     for run in runs:
-        test = test_rows(runs, run)
-        label, guess = (rounded(3)(test[name].to_numpy(float)) for name in ("label", "prediction"))
-        found.append([[np.mean(guess[label == row] == column) if (label == row).any() else np.nan
-                       for column in classes] for row in classes])  # fmt: skip
-    share = np.mean(found, axis=0)
-    counts = [int((label == row).sum()) for row in classes]
+        np.add.at(counts, (bins(task, run.test, "label"), bins(task, run.test, "prediction")), 1)
+    total = counts.sum(1, keepdims=True)
+    share = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    sizes = (total[:, 0] / runs.frame["seed"].nunique()).astype(int)
     figure, axis = plt.subplots(figsize=(draw.COLUMN, 2.9))
     picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=1)
     for row, column in np.ndindex(share.shape):
         if np.isfinite(share[row, column]):
             axis.text(column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", fontsize=6.5,
                       color="white" if share[row, column] > 0.55 else "black")  # fmt: skip
-    axis.set_xticks(range(7), [f"{value:+d}" if value else "0" for value in classes])
-    told = [f"{value:+d}" if value else "0" for value in classes]
-    axis.set_yticks(range(7), [f"{name}  (n = {count})" for name, count in zip(told, counts, strict=True)])
-    axis.set_xlabel("Predicted class (rounded)")
-    axis.set_ylabel("Label (rounded)")
+    rounded = " (rounded)" if task.kind == "regression" else ""
+    axis.set_xticks(range(len(names)), names, rotation=0 if rounded else 30)
+    axis.set_yticks(range(len(names)), [f"{name}  (n = {size})" for name, size in zip(names, sizes, strict=True)])
+    axis.set_xlabel(f"Predicted class{rounded}")
+    axis.set_ylabel(f"Label{rounded}")
     axis.tick_params(length=0)
     figure.colorbar(picture, ax=axis, shrink=0.75, label="Share of the label's segments (cells: %)")
     draw.heading(figure, title)
-    grid = pd.DataFrame(
-        [(row, column, share[i, j], counts[i]) for i, row in enumerate(classes) for j, column in enumerate(classes)],
-        columns=["label", "predicted", "share", "segments"],
-    )
-    return figure, grid
+    rows = [(names[i], names[j], share[i, j], sizes[i]) for i, j in np.ndindex(share.shape)]
+    return figure, pd.DataFrame(rows, columns=["label", "predicted", "share", "segments"])
 
 
 # --- between modalities -------------------------------------------------------------------------------------------
 
 
 def gate_rows(runs: Runs) -> pd.DataFrame:
-    """Mean gate of each modality by rounded label: modality, label, seed, value (0 to 1), segments."""
-    parts = []
+    """Mean gate of each modality by label: modality, label (of `bin_names`), seed, fold, value (0 to 1), segments."""
+    rows = []
     for run in runs:
-        test = test_rows(runs, run)
-        bins = rounded(3)(test["label"].to_numpy(float))
-        for modality in MODALITIES:
-            if f"gate_{modality}" in test:
-                grouped = test.groupby(bins)[f"gate_{modality}"].agg(["mean", "count"]).reset_index(names="label")
-                grouped = grouped.rename(columns={"mean": "value", "count": "segments"})
-                parts.append(grouped.assign(modality=modality, seed=run.record.seed))
-    columns = ["modality", "label", "seed", "value", "segments"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+        record, test = run.record, run.test
+        names, of = bin_names(record.corpus.task), bins(record.corpus.task, test, "label")
+        fold = None if record.fold is None else record.fold.index
+        for modality in (name for name in record.modalities if f"gate_{name}" in test):
+            gates = test[f"gate_{modality}"].to_numpy(float)
+            rows += [
+                (modality, names[k], record.seed, fold, gates[of == k].mean(), int((of == k).sum()))
+                for k in np.unique(of)
+            ]
+    columns = ["modality", "label", "seed", "fold", "value", "segments"]
+    return pd.DataFrame(rows, columns=columns).astype({"fold": "Int64"})
 
 
-def gate_figure(gates: pd.DataFrame, title: str) -> Figure:
-    """The mean gate of each modality over the labels, with the interval over seeds."""
+def gate_figure(gates: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
+    """The mean gate of each modality over the labels, with the interval over runs."""
     figure, axis = plt.subplots(figsize=(draw.COLUMN, 2.8))
-    for place, modality in enumerate(in_order(gates["modality"])):
+    names = bin_names(task)
+    for number, modality in enumerate(in_order(gates["modality"])):
         tint, marker, line = colour(modality)
-        points = draw.over_seeds(gates[gates["modality"] == modality], ["label"]).sort_values("label")
+        points = draw.over_seeds(gates[gates["modality"] == modality], ["label"])
+        points = points.sort_values("label", key=lambda column: column.map(names.index))
         # A little apart, so that no interval hides another.
-        at = points["label"] + 0.09 * (place - 1)
-        error = draw.error_bars(points)
-        axis.errorbar(at, points["mean"], error, color=tint, elinewidth=0.7, capsize=1.5, lw=1.3, ls=line,
-                      marker=marker, label=modality)  # fmt: skip
+        at = points["label"].map(names.index) + 0.09 * (number - 1)
+        axis.errorbar(at, points["mean"], draw.error_bars(points), color=tint, elinewidth=0.7, capsize=1.5, lw=1.3,
+                      ls=line, marker=marker, label=modality)  # fmt: skip
+    axis.set_xticks(range(len(names)), names)
     axis.set_ylim(0, 1)
-    axis.set_xlabel("Label, rounded (−3 negative to 3 positive)")
+    axis.set_xlabel(label_words(task) + (", rounded" if task.kind == "regression" else ""))
     axis.set_ylabel("Gate (0 shut, 1 open)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3)
     axis.spines[["top", "right"]].set_visible(False)
@@ -159,32 +181,43 @@ def gate_figure(gates: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """The two leading principal components of each embedding; the label is the shade, its sign the marker."""
+def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]], task: TaskInfo, title: str) -> Figure:
+    """The two leading principal components of each embedding.
+
+    Of numbers the label is the shade, and the marker says on which side of the middle it lies; classes have a colour
+    and a marker each.
+    """
     shown = in_order(frame["modality"])
     columns = 2
-    height = 2.5 * -(-len(shown) // columns)
-    figure, axes = plt.subplots(-(-len(shown) // columns), columns, figsize=(draw.PAGE * 0.85, height), squeeze=False)
+    lines = -(-len(shown) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(draw.PAGE * 0.85, 2.5 * lines), squeeze=False)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
+    regression = task.kind == "regression"
+    middle = (float(task.low or 0) + float(task.high or 0)) / 2
+    names = [f"below {middle:g}", f"{middle:g}", f"above {middle:g}"] if regression else task.classes
+    markers = ["v", "o", "^"] if regression else [draw.MARKERS[k % len(draw.MARKERS)] for k in range(len(names))]
+    tints = [draw.GREY] * 3 if regression else [draw.PALETTE[k % len(draw.PALETTE)] for k in range(len(names))]
     picture = None
     for axis, modality in zip(axes.flat, shown, strict=False):
         part = frame[frame["modality"] == modality]
         second = part["e1"] if "e1" in part else pd.Series(0.0, index=part.index)
-        for sign, marker in ((part["label"] < 0, "v"), (part["label"] == 0, "o"), (part["label"] > 0, "^")):
-            shade = part["label"][sign]
-            picture = axis.scatter(part["e0"][sign], second[sign], c=shade, cmap="cividis", vmin=-3, vmax=3, s=9, lw=0,
-                                   marker=marker)  # fmt: skip
+        sides = np.sign(part["label"] - middle) + 1 if regression else part["label"]
+        for k, marker in enumerate(markers):
+            of = sides == k
+            look = {"c": part["label"][of], "cmap": "cividis", "vmin": task.low, "vmax": task.high}
+            picture = axis.scatter(part["e0"][of], second[of], s=9, lw=0, marker=marker,
+                                   **(look if regression else {"color": tints[k]}))  # fmt: skip
         first, other = (100 * share for share in [*shares[modality], 0.0][:2])
         axis.set_title("fused by the decoder" if modality == "fused" else modality)
         axis.set_xlabel(f"First component ({first:.0f} % of variance)")
         axis.set_ylabel(f"Second ({other:.0f} %)")
         axis.set_xticks([])
         axis.set_yticks([])
-    if picture is not None:
+    if picture is not None and regression:
         figure.colorbar(picture, ax=axes, shrink=0.6, label="Label")
-    marks = [plt.Line2D([], [], ls="", marker=marker, color=draw.GREY) for marker in ("v", "o", "^")]
-    figure.legend(marks, ["negative", "zero", "positive"], loc="outside lower center", ncols=3)
+    marks = [plt.Line2D([], [], ls="", marker=m, color=tint) for m, tint in zip(markers, tints, strict=True)]
+    figure.legend(marks, names, loc="outside lower center", ncols=3)
     draw.heading(figure, title)
     return figure
 
@@ -192,7 +225,7 @@ def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]],
 # --- in time ------------------------------------------------------------------------------------------------------
 
 
-def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) -> Figure:
+def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
     """One row a segment: each frame's attention against that of a frame among equals, over time or over positions.
 
     Text is drawn at the middle of its words where word timings are known, with the words; elsewhere every modality
@@ -201,7 +234,6 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) ->
     segments = list(dict.fromkeys(attention["segment_id"]))
     timed = bool(attention.loc[attention["modality"] == "text", "seconds"].notna().any())
     figure, axes = plt.subplots(len(segments), 1, figsize=(draw.PAGE, 1.9 * len(segments) + 0.6), squeeze=False)
-    known = test.set_index("segment_id")
     for axis, segment in zip(axes[:, 0], segments, strict=True):
         part = attention[attention["segment_id"] == segment]
         for modality in in_order(part["modality"]):
@@ -209,14 +241,14 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) ->
             if len(frames) < 2:
                 continue  # one vector a segment: there is nothing to attend to
             height = frames["weight"] * len(frames)
-            place = frames["seconds"] if timed else (frames["position"] + 0.5) / len(frames)
-            there = place.notna()
+            at = frames["seconds"] if timed else (frames["position"] + 0.5) / len(frames)
             tint, marker, line = colour(modality)
-            axis.plot(place[there], height[there], color=tint, marker=marker, ls=line, lw=1, ms=3.2, label=modality)
+            axis.plot(
+                at[at.notna()], height[at.notna()], color=tint, marker=marker, ls=line, lw=1, ms=3.2, label=modality
+            )
         axis.axhline(1, color=draw.GREY, lw=0.8, ls="--", zorder=1)
-        row = known.loc[segment]
-        axis.set_title(f"{segment}: label {row['label']:+.1f}, prediction {row['prediction']:+.1f}", loc="left",
-                       fontsize=7.5, pad=4)  # fmt: skip
+        axis.set_title(f"{segment}: {_outcome(test[test['segment_id'] == segment], task)}", loc="left", fontsize=7.5,
+                       pad=4)  # fmt: skip
         words = part.dropna(subset=["word", "seconds"]).drop_duplicates("seconds")
         if len(words):
             above = axis.secondary_xaxis("top")
@@ -236,3 +268,10 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, title: str) ->
     figure.legend(handles, [*labels, UNIFORM], loc="outside lower center", ncols=4)
     draw.heading(figure, title)
     return figure
+
+
+def _outcome(row: pd.DataFrame, task: TaskInfo) -> str:
+    if task.kind == "regression":
+        return f"label {row['label'].iloc[0]:+.1f}, prediction {row['prediction'].iloc[0]:+.1f}"
+    names = [bin_names(task)[int(bins(task, row, column)[0])] for column in ("label", "prediction")]
+    return f"label {names[0]}, predicted {names[1]}"

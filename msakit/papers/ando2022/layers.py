@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from msakit.papers.ando2022.arms import MODALITIES
 from msakit.runs.arm import Arm, Input, Loss, Protocol
 from msakit.runs.store import Runs
 
@@ -25,8 +26,9 @@ def takes_best(arm: Arm) -> bool:
 
 
 def layer_runs(runs: Runs) -> pd.DataFrame:
-    """The runs of single layers, one row a layer, fold and seed: COLUMNS; fold is -1 on the corpus's own split.
+    """The runs of single layers, modality by modality, one row a layer, fold and seed: COLUMNS.
 
+    fold: -1 on the corpus's own split.
     valid_loss: of the epoch that was kept, mean absolute error for numbers, cross entropy for classes.
     """
     rows = []
@@ -39,7 +41,11 @@ def layer_runs(runs: Runs) -> pd.DataFrame:
             rows.append((encoder, modality, layer, record.arm, fold, record.seed, record.selection.value))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     # A reader's own arm may be a single layer once more.
-    return frame.drop_duplicates(["encoder", "layer", "fold", "seed"]).reset_index(drop=True)
+    frame = frame.drop_duplicates(["encoder", "layer", "fold", "seed"])
+    order = [modality for modality in MODALITIES if modality in set(frame["modality"])]
+    frame = frame.sort_values(["encoder", "layer", "fold", "seed"])
+    frame = frame.sort_values("modality", key=lambda column: column.map(order.index), kind="stable")
+    return frame.reset_index(drop=True)
 
 
 def best_layers(runs: Runs) -> dict[int, dict[str, int]]:
@@ -49,8 +55,8 @@ def best_layers(runs: Runs) -> dict[int, dict[str, int]]:
     validate or train in other folds.
     """
     best: dict[int, dict[str, int]] = {}
-    for (fold, encoder), part in layer_runs(runs).groupby(["fold", "encoder"]):
-        best.setdefault(int(fold), {})[str(encoder)] = int(part.groupby("layer")["valid_loss"].mean().idxmin())
+    for (fold, encoder), part in layer_runs(runs).groupby(["fold", "encoder"], sort=False):
+        best.setdefault(int(str(fold)), {})[str(encoder)] = int(part.groupby("layer")["valid_loss"].mean().idxmin())
     return best
 
 
