@@ -11,6 +11,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from msakit.papers import PAPERS
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [
@@ -48,7 +50,9 @@ def test_environment_installs_what_make_env_installs():
     assert "never solved" in " ".join((ROOT / "environment.yml").read_text().splitlines()[:3])
 
 
-@pytest.mark.parametrize("module", ["msakit", "msakit.cli", "msakit.data", "msakit.notebook"])
+@pytest.mark.parametrize(
+    "module", ["msakit", "msakit.cli", "msakit.data", "msakit.encoders", "msakit.notebook", "msakit.models"]
+)
 def test_importing_loads_nothing_heavy(module: str):
     heavy = {"torch", "transformers", "datasets", "librosa", "cv2", "matplotlib", "sklearn", "papermill"}
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
@@ -64,7 +68,7 @@ def test_pip_install_brings_the_package_with_its_settings(tmp_path: Path):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     for file in (ROOT / "msakit").rglob("*"):
-        if file.suffix in {".py", ".yaml", ".css", ".js", ".j2"}:
+        if file.suffix in {".py", ".yaml", ".csv", ".css", ".js", ".j2"}:
             (source / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             (source / file.relative_to(ROOT)).write_bytes(file.read_bytes())
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -73,7 +77,8 @@ def test_pip_install_brings_the_package_with_its_settings(tmp_path: Path):
     there = {
         str(file.relative_to(ROOT)) for file in (ROOT / "msakit").rglob("*.*") if file.suffix not in {".py", ".pyc"}
     }
-    assert {f"msakit/papers/{paper}.yaml" for paper in ("ando2022", "toledo2022", "kim2022", "references")} <= there
+    assert {f"msakit/papers/{paper}/paper.yaml" for paper in PAPERS} <= there
+    assert {"msakit/papers/ando2022/published.csv", "msakit/reporting/references.yaml"} <= there
     assert {f"msakit/reporting/site/page.{kind}" for kind in ("css", "js", "html.j2")} <= there
     assert {file for file in there if not Path(file).name.startswith(".")} <= installed
     code = "import msakit, msakit.cli; print(msakit.__file__)"

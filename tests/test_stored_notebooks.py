@@ -5,10 +5,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from msakit.notebook import template_declarations
+from msakit.notebook import resolve, template_declarations, with_preset
+from msakit.profiles import FOLDER, load_profile
 
 ROOT = Path(__file__).parents[1] / "notebooks"
-STRIPPED = sorted([*ROOT.glob("experiments/*.ipynb"), *ROOT.glob("reports/*.ipynb")])
+EXPERIMENTS = sorted(ROOT.glob("experiments/*.ipynb"))
+STRIPPED = [*EXPERIMENTS, *sorted(ROOT.glob("reports/*.ipynb"))]
 WALKTHROUGHS = sorted(ROOT.glob("walkthroughs/*.ipynb"))
 EVERY = [*STRIPPED, *WALKTHROUGHS]
 
@@ -51,16 +53,33 @@ def test_every_notebook_is_strict_and_readable(path: Path):
     assert cells[0].source.startswith("# ")
     first, second = code(path)[:2]
     assert "parameters" in first.metadata.tags
-    assert "begin()" in second.source, "the second code cell checks the parameters"
+    begin = f'begin(paper="{path.stem}")' if path.parent.name == "experiments" else "begin()"
+    assert begin in second.source, "the second code cell checks the parameters"
     long = [cell.id for cell in code(path) if len(cell.source.splitlines()) > 20]
     assert not long, f"code cells over 20 lines: {long}"
     assert not any("class " in line[:6] for cell in code(path) for line in cell.source.splitlines())
     assert 10 <= len(cells) <= 45
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("experiments/*.ipynb")], ids=lambda path: path.stem)
-def test_experiments_take_the_same_folders(path: Path):
-    assert {"cache", "features", "results", "seeds", "settings"} <= set(template_declarations(path))
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_take_the_same_parameters(path: Path):
+    declared = template_declarations(path)
+    for name in ("corpora", "encoders", "arms", "seeds", "folds", "settings"):
+        assert declared[name].default in (None, {}), f"{name} is the preset's"
+    assert {name: declared[name].default for name in ("preset", "own_arms", "variants")} == {
+        "preset": "mini", "own_arms": {}, "variants": {},
+    }  # fmt: skip
+    assert {"cache", "features", "results"} <= set(declared)
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in FOLDER.glob("*.yaml")))
+def test_the_notebooks_take_what_a_profile_has_for_them(profile: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MSAKIT_DATA", "../my data")
+    for paper, preset in load_profile(profile).notebooks.items():
+        declared = template_declarations(ROOT / "experiments" / f"{paper}.ipynb")
+        filled = with_preset(declared, resolve(declared, {}), preset, profile)
+        assert {name: filled[name] for name in preset} == preset
+        assert None not in [filled[name] for name in ("corpora", "encoders", "seeds", "settings")]
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
