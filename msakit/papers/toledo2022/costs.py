@@ -1,82 +1,65 @@
-"""What every arm costs, measured one after another in one pass on one machine, and as ratios to text only.
+"""What an arm costs: what is counted, which is the same everywhere, apart from what is timed.
 
-An epoch is one pass over the training part: data, forward, backward, step; FLOPs a sample are its forward and
-backward.  Under frozen encoders both are of the head over stored vectors, as the training is; to make the vectors once
-takes about the FLOPs of a prediction, which is forward alone, from text and image on.  VisualBERT's grid is stored too.
-Late fusion is the sum of its parts.  Without training (zero-shot) an epoch is a forward pass.
+A sample's operations are those of a training batch, forward and backward; a prediction's forward alone, from text and
+image on. Under frozen encoders training reads stored vectors, and so do its operations and times: to make the vectors
+once takes about the operations of a prediction. VisualBERT's grid is stored in either case. Without training
+(zero-shot) a sample is a prediction.
 """
 
-import logging
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
-from msakit.papers import facts
-from msakit.papers.toledo2022.learners import build
-from msakit.papers.toledo2022.protocol import CORRECTED, Arm
-from msakit.papers.toledo2022.study import PAPER, Study
+from msakit.papers.toledo2022.inputs import GRID, PIXELS, TOKENS, Inputs, Pixels
+from msakit.runs.experiment import Case, Experiment
 from msakit.training import cost
-from msakit.training.loop import set_seed
-from msakit.training.losses import classification
+from msakit.training.batching import TensorBatches, TextBatches
+from msakit.training.losses import Loss
 
-logger = logging.getLogger(__name__)
-
-BASE = "text-only"
-QUANTITIES = (
-    "trainable_parameters",
-    "flops_per_sample",
-    "seconds_per_epoch",
-    "epoch_peak_memory_mb",
-    "flops_per_prediction",
-)
-SUMMED = ("trainable_parameters", "total_parameters", "flops_per_sample", "flops_per_prediction", "seconds_per_epoch")
+Optimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
 
-def measure(study: Study, arms: Collection[str]) -> dict[str, dict[str, Any]]:
-    """By arm of ``toledo2022.yaml``: QUANTITIES, "total_parameters" and "relative_to_text_only", the QUANTITIES as
-    ratios.  Text only is measured in any case."""
-    known = facts(PAPER)["arms"]
-    found: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys([BASE, *(part for arm in arms for part in known[arm].get("mean_of", [arm]))]):
-        found[name] = _measure(study, known[name])
-        logger.info("%s costs %.2f s an epoch", name, found[name]["seconds_per_epoch"])
-    for name in arms:
-        if "mean_of" in known[name]:
-            found[name] = _together([found[part] for part in known[name]["mean_of"]])
-    for costs in found.values():
-        ratios = {quantity: costs[quantity] / found[BASE][quantity] for quantity in QUANTITIES}
-        costs["relative_to_text_only"] = ratios
-    return found
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Numbers in the weights: trainable_parameters, total_parameters."""
+    sizes = cost.parameters(model)
+    return {"trainable_parameters": sizes.trainable, "total_parameters": sizes.total}
 
 
-def _measure(study: Study, arm: Mapping[str, Any]) -> dict[str, Any]:
-    settings, label, classes = study.settings, study.label, len(study.corpus.task.classes)
-    rows = study.view(Arm("", ""), 0).rows["train"]
-    # The way from text and image to a prediction, whatever is trained.
-    generator = set_seed(0)
-    whole = build({**arm, "frozen": False}, study.inputs, label, classes, CORRECTED, settings)
-    whole.model.to(study.inputs.device).requires_grad_(False)
-    served = whole.batches(rows, batch_size=settings.batch_size, generator=generator)
-    forward = cost.flops_per_sample(whole.model, next(iter(served)), classification)
-    learner = whole if arm.get("zero_shot") else build(arm, study.inputs, label, classes, CORRECTED, settings)
-    learner.model.to(study.inputs.device)
-    batches = learner.batches(rows, batch_size=settings.batch_size, generator=generator)
-    sizes = cost.parameters(learner.model)
-    make = partial(torch.optim.AdamW, lr=learner.rate, weight_decay=settings.weight_decay, fused=True)
-    epoch = cost.epoch(learner.model, batches, loss=classification, optimizer=make)
-    return {
-        "trainable_parameters": sizes.trainable,
-        "total_parameters": sizes.total,
-        "flops_per_sample": cost.flops_per_sample(learner.model, next(iter(batches)), classification),
-        "flops_per_prediction": forward,
-        "seconds_per_epoch": epoch.seconds,
-        "epoch_peak_memory_mb": epoch.peak_memory_mb,
-    }
+def measure(
+    experiment: Experiment, inputs: Inputs, case: Case, model: nn.Module, loss: Loss, optimizer: Optimizer | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Counted: flops_per_sample, flops_per_prediction. Timed: seconds_per_epoch, epoch_peak_memory_mb, that of the
+    tensors (:mod:`msakit.training.cost`). optimizer: None where nothing is trained, which is not timed.
+    """
+    arm, rows, size = case.arm, case.rows["train"], experiment.settings_of(case.arm).batch_size
+    generator = torch.Generator().manual_seed(0)
+    batches = inputs.batches(arm, experiment.label, rows, size, generator=generator)
+    stored = not set(inputs.reads(arm).values()) <= {TOKENS, PIXELS, GRID}
+
+    def batch(raw: bool) -> dict[str, Any]:
+        return _raw(experiment, inputs, case, size, generator) if raw else next(iter(batches))
+
+    with torch.no_grad():
+        counted = {"flops_per_prediction": cost.flops_per_sample(model, batch(stored), loss)}
+    counted["flops_per_sample"] = cost.flops_per_sample(model, batch(optimizer is None), loss)
+    if optimizer is None:
+        return counted, {}
+    epoch = cost.epoch(model, batches, loss=loss, optimizer=optimizer)
+    return counted, {"seconds_per_epoch": epoch.seconds, "epoch_peak_memory_mb": epoch.peak_memory_mb}
 
 
-def _together(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Trained one after another: all adds up but the memory."""
-    summed = {name: sum(part[name] for part in parts) for name in SUMMED}
-    return {**summed, "epoch_peak_memory_mb": max(part["epoch_peak_memory_mb"] for part in parts)}
+def _raw(experiment: Experiment, inputs: Inputs, case: Case, size: int, generator: torch.Generator) -> dict[str, Any]:
+    """A training batch as frozen encoders would read it; pixels are zeros, whose values play no part in a count."""
+    rows, label = case.rows["train"], experiment.label[case.rows["train"]]
+    batches: TextBatches | TensorBatches = TensorBatches({}, label, size, generator=generator)
+    if "text" in case.arm.inputs:
+        tokens = inputs.tokens(case.arm.inputs["text"].encoder)
+        ids = [tokens.ids[row] for row in rows]
+        batches = TextBatches(ids, label, size, pad_id=tokens.pad_id, bucket=True, generator=generator)
+    batch = next(iter(batches))
+    if "image" in case.arm.inputs:
+        shape = Pixels(inputs.spec(case.arm.inputs["image"].encoder).path).shape
+        batch["pixel_values"] = torch.zeros(len(batch["label"]), *shape)
+    return batch

@@ -1,9 +1,12 @@
 """Figures of Toledo & Marcacini 2022: score against cost, little training data, what joint fine-tuning moves, trust.
 
-Each function takes tidy frames, as :mod:`msakit.papers.toledo2022.tables` reads them from the records; it returns a figure.
+`figures` draws all that the recorded runs allow; each plot function takes a tidy frame and returns a figure.
 """
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,12 +14,81 @@ import pandas as pd
 import seaborn as sns
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
+from PIL import Image
 
+from msakit import papers
 from msakit.evaluation import metrics
+from msakit.papers.toledo2022.tables import (
+    PAPER,
+    cost_base,
+    costs,
+    elsewhere,
+    main_arms,
+    protocol_gaps,
+    share_means,
+    share_scores,
+    task_of,
+)
 from msakit.reporting import figures as draw
+from msakit.reporting.contract import Paper
+from msakit.reporting.scores import arrays, by_corpus, estimates, kind_of_data
+from msakit.runs.store import Runs
 
 BINS = 10  # of the calibration curve
 TITLE = 36  # characters on a line of an arm's title, so that the plot keeps the room
+SHOWN = 3  # examples
+AGREE = "text and image agree"
+
+
+def figures(runs: Runs, folder: Path) -> list[Figure]:
+    """Draw and save, for each corpus, all figures that its runs allow."""
+    paper, found = papers.load(PAPER), []
+    for corpus, part in by_corpus(runs):
+        task, classes = task_of(part), part.runs[0].record.corpus.task.classes
+        first, metric = paper.metrics(task)[0], paper.facts["drawn_metric"][task]
+        where = f"{corpus} ({kind_of_data(part)})"
+
+        def keep(figure: Figure, data: pd.DataFrame, name: str, heading: str = "", corpus: str = corpus) -> None:
+            if heading:
+                draw.heading(figure, heading)
+            draw.save(figure, data, folder, f"{corpus}-{name}")
+            found.append(figure)
+
+        if main_arms(part, paper):
+            keep(*draw.arm_figure(part, paper, metric, elsewhere(part, paper)), "arms")
+        measured = costs(part, paper)
+        if len(measured):
+            base = cost_base(measured, paper)
+            ratio = measured["flops_per_sample"].astype(float) / float(base["flops_per_sample"])
+            points = measured.assign(cost=ratio)[["title", "cost", "mean", "low", "high"]]
+            label = f"Training operations a sample (ratio to: {base['title']})"
+            keep(cost_frontier(points, metric, label), points, "cost")
+        shares = share_scores(part, paper)
+        if len(shares):
+            heading = f"Little training data, {where}"
+            keep(share_curves(share_means(shares, first), first), shares, "shares", heading)
+        gaps = protocol_gaps(part, paper, paper.facts["drawn"]["protocols"])
+        if len(gaps):
+            heading = f"{gaps['arm'].iloc[0]}, under the published protocol, {where}"
+            keep(gap_intervals(gaps, first), gaps, "protocols", heading)
+        points = embedding_points(part)
+        if len(points):
+            keep(embedding_stages(points), points, "embeddings", f"Fused vectors of test segments, {where}")
+        if not classes:
+            continue
+        groups = agreement_scores(part, paper)
+        if len(groups):
+            keep(agreement(groups), groups, "agreement")
+        trust = confidences(part, paper)
+        if len(trust):
+            keep(calibration(trust), trust, "calibration")
+        pictures, data = example_rows(part, paper)
+        if len(data):
+            keep(examples(pictures, data), data, "examples")
+    return found
+
+
+# --- score and cost -----------------------------------------------------------------------------------------------
 
 
 def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
@@ -27,7 +99,8 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
     """
     points = points.sort_values("cost", kind="stable").reset_index(drop=True)
     up = metrics.metric(metric).direction == "up"
-    best = on_frontier(points["cost"].to_numpy(float), points["mean"].to_numpy(float) * (1 if up else -1))
+    score = points["mean"].to_numpy(float)
+    best = on_frontier(points["cost"].to_numpy(float), score if up else -score)
     with draw.style():
         figure, axes = plt.subplots(figsize=(draw.PAGE, 3.4))
         edge = points[best]
@@ -58,30 +131,22 @@ def on_frontier(cost: Float[np.ndarray, " arms"], score: Float[np.ndarray, " arm
     return ~np.array(dominated, dtype=bool)
 
 
-def share_means(frame: pd.DataFrame) -> pd.DataFrame:
-    """arm, share, n, mean, sd, low, high of an accuracy by growing share, its interval cut at 0 and 1.
-
-    frame: arm, share (per cent), seed, value.
-    """
-    rows = draw.over_seeds(frame.sort_values("share", kind="stable"), ["arm", "share"])
-    return rows.assign(low=rows["low"].clip(lower=0), high=rows["high"].clip(upper=1))
+# --- training data and protocols ----------------------------------------------------------------------------------
 
 
-def share_curves(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) -> Figure:
+def share_curves(means: pd.DataFrame, metric: str) -> Figure:
     """Score over the share of the training data, one line an arm with its interval over seeds.
 
-    frame: arm, share (per cent), seed, value.
+    means: as :func:`msakit.papers.toledo2022.tables.share_means` gives them.
     """
-    means = share_means(frame)
     with draw.style():
         figure, axes = plt.subplots(figsize=(0.7 * draw.PAGE, 2.8))
-        for index, arm in enumerate(arm for arm in titles if arm in set(frame["arm"])):
-            rows = means[means["arm"] == arm]
-            colour = draw.PALETTE[index % len(draw.PALETTE)]
-            axes.plot(rows["share"], rows["mean"], color=colour, marker=draw.MARKERS[index], ls=draw.LINES[index],
-                      label=titles[arm])  # fmt: skip
+        for index, (_, rows) in enumerate(means.groupby("arm", sort=False)):
+            colour, marker = draw.PALETTE[index % len(draw.PALETTE)], draw.MARKERS[index % len(draw.MARKERS)]
+            line = draw.LINES[index % len(draw.LINES)]
+            axes.plot(rows["share"], rows["mean"], color=colour, marker=marker, ls=line, label=rows["title"].iloc[0])
             axes.fill_between(rows["share"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
-        shares = sorted(frame["share"].unique())
+        shares = sorted(means["share"].unique())
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.minorticks_off()
@@ -92,46 +157,152 @@ def share_curves(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) ->
     return figure
 
 
-def embedding_stages(points: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Two principal components of the fused vectors before and after joint fine-tuning. points: stage,
-    label (name of the class), x, y."""
+def gap_intervals(frame: pd.DataFrame, metric: str) -> Figure:
+    """What each difference of the published protocol is worth: the gap and its interval.
+
+    frame: protocol, mean, low, high, in the order shown.
+    """
+    with draw.style():
+        figure, axes = plt.subplots(figsize=(0.8 * draw.PAGE, 0.9 + 0.26 * len(frame)))
+        place = np.arange(len(frame))
+        spread = draw.error_bars(frame)
+        axes.errorbar(frame["mean"], place, xerr=spread, ls="", marker="o", color=draw.PALETTE[0], capsize=2)
+        axes.axvline(0, color=draw.GREY, lw=1, ls=":")
+        axes.set_yticks(place, list(frame["protocol"]))
+        axes.set_ylim(len(frame) - 0.5, -0.5)
+        axes.set_xlabel(f"{metrics.metric(metric).label}: as published minus corrected")
+        sns.despine(ax=axes, left=True)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+# --- what joint fine-tuning moves ---------------------------------------------------------------------------------
+
+
+def embedding_points(runs: Runs) -> pd.DataFrame:
+    """segment_id, stage, label, x, y: principal components of the vectors that a run kept, each stage on its own."""
+    run = next((run for run in runs if "embeddings" in run.record.artifacts), None)
+    if run is None:
+        return pd.DataFrame()
+    table, classes = run.artifact("embeddings"), run.record.corpus.task.classes
+    order = {name: index for index, name in enumerate(classes or ("negative", "neutral", "positive"))}
+    if not classes:
+        table = table.assign(label=np.array(list(order))[np.sign(table["label"]).astype(int) + 1])
+    parts = []
+    for _, part in table.groupby("stage", sort=False):
+        vectors = part.filter(regex=r"^e\d+$").to_numpy(float)
+        # The two leading directions of the centred vectors.
+        left, sizes, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+        x, y = (left[:, :2] * sizes[:2]).T
+        parts.append(part[["segment_id", "stage", "label"]].assign(x=x, y=y))
+    points = pd.concat(parts, ignore_index=True)
+    return points.sort_values("label", key=lambda label: label.map(order), kind="stable", ignore_index=True)
+
+
+def embedding_stages(points: pd.DataFrame) -> Figure:
+    """Two principal components of the fused vectors before and after joint fine-tuning.
+
+    points: stage ("before", "after"), label (name of the class), x, y, in the order of the labels.
+    """
     with draw.style():
         figure, axes = plt.subplots(1, 2, figsize=(0.85 * draw.PAGE, 2.9))
+        labels = list(dict.fromkeys(points["label"]))
         for axis, stage in zip(axes, ("before", "after"), strict=True):
             part = points[points["stage"] == stage]
-            for index, name in enumerate(classes):
+            for index, name in enumerate(labels):
                 own = part[part["label"] == name]
-                axis.scatter(own["x"], own["y"], s=10, color=draw.PALETTE[index], marker=draw.MARKERS[index], alpha=0.7,
-                             lw=0, label=name)  # fmt: skip
+                axis.scatter(own["x"], own["y"], s=10, color=draw.PALETTE[index % len(draw.PALETTE)],
+                             marker=draw.MARKERS[index % len(draw.MARKERS)], alpha=0.7, lw=0, label=name)  # fmt: skip
             axis.set_title(f"{stage} joint fine-tuning")
             axis.set_xlabel("Principal component 1")
             axis.set_xticks([])
             axis.set_yticks([])
         axes[0].set_ylabel("Principal component 2")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(classes))
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(labels))
     return figure
 
 
-def calibration(frame: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+# --- single predictions -------------------------------------------------------------------------------------------
+
+
+def agreement_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """Accuracy by who is right where text and image differ, as `estimates` gives it, with title; empty where the corpus
+    does not say what text and image say alone."""
+    called = main_arms(runs, paper)
+    if any("text_label" not in run.predictions for run in runs.select(arm=list(called))):
+        return pd.DataFrame()
+
+    def right(table: pd.DataFrame, modality: str) -> pd.Series:
+        classes = [name.removeprefix("p_") for name in table if name.startswith("p_")]
+        truth = np.array(classes)[table["label"].to_numpy(int)]
+        return (table["text_label"] != table["image_label"]) & (table[f"{modality}_label"] == truth)
+
+    subsets: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+        AGREE: lambda table: table["text_label"] == table["image_label"],
+        "differ, the text is right": lambda table: right(table, "text"),
+        "differ, the image is right": lambda table: right(table, "image"),
+    }
+    found = estimates(runs, list(called), "accuracy", subsets)
+    return found.assign(title=found["arm"].map(called))
+
+
+def agreement(frame: pd.DataFrame) -> Figure:
+    """Accuracy where text and image say the same and where they differ: a row an arm, a marker a group, with its
+    interval and, in the legend, the segments of the group. frame: as `agreement_scores` gives it."""
+    titles = dict(zip(frame["arm"], frame["title"], strict=True))
+    groups = list(dict.fromkeys(frame["group"]))
+    with draw.style():
+        figure, axes = plt.subplots(figsize=(draw.PAGE, 0.9 + 0.42 * len(titles)))
+        for index, group in enumerate(groups):
+            rows = frame[frame["group"] == group]
+            y = np.array([list(titles).index(arm) for arm in rows["arm"]]) + 0.24 * (index - (len(groups) - 1) / 2)
+            label = f"{group} (n = {rows['n_segments'].max()})"
+            axes.errorbar(rows["mean"], y, xerr=draw.error_bars(rows), ls="", marker=draw.MARKERS[index], ms=5,
+                          capsize=2, color=draw.PALETTE[index], label=label)  # fmt: skip
+        for line in range(1, len(titles)):
+            axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
+        axes.set_yticks(range(len(titles)), [draw.wrapped(title, TITLE) for title in titles.values()])
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
+        axes.tick_params(axis="y", length=0)
+        sns.despine(ax=axes, left=True)
+        figure.legend(loc="outside upper center", ncols=len(groups))
+    return figure
+
+
+def confidences(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """Every test prediction of the arms that the facts name, and of those that they do not know: title, confidence,
+    correct."""
+    called, named = main_arms(runs, paper), paper.facts["drawn"]["calibration"]
+    parts = []
+    for arm in (arm for arm in called if arm in named or arm not in paper.arms):
+        for run in runs.select(arm=arm):
+            values, label = arrays(run)
+            columns = {"confidence": values.max(axis=1), "correct": values.argmax(axis=1) == label}
+            parts.append(pd.DataFrame({"title": called[arm], **columns}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def calibration(frame: pd.DataFrame) -> Figure:
     """Share correct against stated confidence, in ten bins of equal width; below, how many predictions are in each.
 
-    frame: arm, confidence (of the predicted class, 0 to 1), correct (bool). Bins with fewer than ten predictions are
+    frame: title, confidence (of the predicted class, 0 to 1), correct (bool). Bins with fewer than ten predictions are
     not drawn above.
     """
     edges = np.linspace(0, 1, BINS + 1)
     with draw.style():
         figure, (upper, lower) = plt.subplots(2, 1, figsize=(draw.COLUMN + 0.9, 3.6), sharex=True, height_ratios=[3, 1])
         upper.plot([0, 1], [0, 1], color=draw.GREY, ls=":", lw=1, label="perfectly calibrated")
-        for index, arm in enumerate(arm for arm in titles if arm in set(frame["arm"])):
-            part = frame[frame["arm"] == arm]
+        for index, (title, part) in enumerate(frame.groupby("title", sort=False)):
             bins = np.clip(np.digitize(part["confidence"], edges) - 1, 0, BINS - 1)
             groups = part.assign(bin=bins).groupby("bin").agg(at=("confidence", "mean"), right=("correct", "mean"),
                                                               n=("correct", "size"))  # fmt: skip
             colour, line = draw.PALETTE[index % len(draw.PALETTE)], draw.LINES[index % len(draw.LINES)]
             enough = groups[groups["n"] >= 10]
-            upper.plot(enough["at"], enough["right"], color=colour, ls=line, marker=draw.MARKERS[index],
-                       label=titles[arm])  # fmt: skip
+            upper.plot(enough["at"], enough["right"], color=colour, ls=line,
+                       marker=draw.MARKERS[index % len(draw.MARKERS)], label=str(title))  # fmt: skip
             lower.plot(groups["at"], groups["n"], color=colour, ls=line)
         upper.set_ylabel("Share correct")
         lower.set_ylabel("Predictions")
@@ -143,79 +314,52 @@ def calibration(frame: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def agreement(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Figure:
-    """Accuracy where text and image say the same and where they differ: a row an arm, a marker a group, with its
-    interval over the runs.
-
-    frame: group, arm, seed, value (accuracy).  order: the groups as they are told apart in the legend.
-    """
-    arms = [arm for arm in titles if arm in set(frame["arm"])]
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(draw.PAGE, 0.9 + 0.42 * len(arms)))
-        for index, group in enumerate(order):
-            rows = draw.over_seeds(frame[frame["group"] == group], ["arm"]).set_index("arm")
-            rows = rows.loc[[arm for arm in arms if arm in rows.index]]
-            place = np.array([arms.index(arm) for arm in rows.index]) + 0.24 * (index - (len(order) - 1) / 2)
-            spread = draw.error_bars(rows)
-            axes.errorbar(rows["mean"], place, xerr=spread, ls="", marker=draw.MARKERS[index], ms=5, capsize=2,
-                          color=draw.PALETTE[index], label=group)  # fmt: skip
-        for line in range(1, len(arms)):
-            axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
-        axes.set_yticks(range(len(arms)), [draw.wrapped(titles[arm], TITLE) for arm in arms])
-        axes.set_ylim(len(arms) - 0.5, -0.5)
-        axes.set_xlim(0, 1)
-        axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
-        axes.tick_params(axis="y", length=0)
-        sns.despine(ax=axes, left=True)
-        figure.legend(loc="outside upper center", ncols=len(order))
-    return figure
+def example_rows(runs: Runs, paper: Paper) -> tuple[list[UInt8[np.ndarray, "height width 3"]], pd.DataFrame]:
+    """Pictures of a few stored segments, those that the arms differ on most, and what each arm says of them in the run
+    of the same seed and fold: segment_id, text, label (name of the class), arm (its title), a column a class."""
+    run = next((run for run in runs if "examples" in run.record.artifacts), None)
+    if run is None:
+        return [], pd.DataFrame()
+    stored, called = run.artifact("examples").set_index("segment_id"), main_arms(runs, paper)
+    given: dict[str, pd.DataFrame] = {}
+    for other in runs.select(arm=list(called), seed=run.record.seed, fold=run.record.fold and run.record.fold.index):
+        table = other.test.set_index("segment_id")
+        given[other.record.arm] = table.loc[table.index.isin(stored.index)].filter(regex="^p_")
+    common = [name for name in stored.index if all(name in table.index for table in given.values())]
+    spread = np.stack([table.loc[common].to_numpy(float) for table in given.values()]).std(axis=0).sum(axis=1)
+    chosen = [common[index] for index in np.argsort(-spread, kind="stable")[:SHOWN]]
+    classes, label = run.record.corpus.task.classes, run.test.set_index("segment_id")["label"]
+    rows = []
+    for name in chosen:
+        about = {"segment_id": name, "text": stored["text"][name], "label": classes[label[name]]}
+        for arm in (arm for arm in called if arm in given):
+            rows.append({**about, "arm": called[arm], **dict(zip(classes, given[arm].loc[name], strict=True))})
+    encoded = [base64.b64decode(stored["image"][name]) for name in chosen]
+    return [np.asarray(Image.open(BytesIO(image)).convert("RGB")) for image in encoded], pd.DataFrame(rows)
 
 
-def protocol_gaps(frame: pd.DataFrame, metric: str) -> Figure:
-    """What each difference of the published protocol is worth: mean and interval of the gap over folds.
-
-    frame: title, mean, low, high, in the order shown.
-    """
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(0.8 * draw.PAGE, 0.9 + 0.26 * len(frame)))
-        place = np.arange(len(frame))
-        spread = draw.error_bars(frame)
-        axes.errorbar(frame["mean"], place, xerr=spread, ls="", marker="o", color=draw.PALETTE[0], capsize=2)
-        axes.axvline(0, color=draw.GREY, lw=1, ls=":")
-        axes.set_yticks(place, list(frame["title"]))
-        axes.set_ylim(len(frame) - 0.5, -0.5)
-        axes.set_xlabel(f"{metrics.metric(metric).label}: as published minus corrected")
-        sns.despine(ax=axes, left=True)
-        axes.tick_params(axis="y", length=0)
-    return figure
-
-
-def examples(
-    pictures: Sequence[UInt8[np.ndarray, "height width 3"]],
-    texts: Sequence[str],
-    headings: Sequence[str],
-    probabilities: Sequence[pd.DataFrame],
-) -> Figure:
+def examples(pictures: Sequence[UInt8[np.ndarray, "height width 3"]], data: pd.DataFrame) -> Figure:
     """Segments side by side: the image, the text, and the probability that each arm gives each class.
 
-    probabilities: one frame a segment, index arm title, columns classes.
+    data: as `example_rows` gives it, a picture a segment.
     """
     n = len(pictures)
     with draw.style():
         figure, axes = plt.subplots(2, n, figsize=(draw.PAGE, 4.0), height_ratios=[1.1, 1], squeeze=False)
-        for column in range(n):
-            axes[0, column].imshow(pictures[column], interpolation="nearest")
-            axes[0, column].set_xticks([])
-            axes[0, column].set_yticks([])
-            axes[0, column].set_title(headings[column], fontsize=7)
-            axes[0, column].set_xlabel(draw.wrapped(f"“{texts[column]}”", 30), fontsize=6.5)
-            table = probabilities[column]
-            axis = axes[1, column]
+        for column, (name, rows) in enumerate(data.groupby("segment_id", sort=False)):
+            upper, axis = axes[:, column]
+            upper.imshow(pictures[column], interpolation="nearest")
+            upper.set_xticks([])
+            upper.set_yticks([])
+            upper.set_title(f"{name}\nlabel: {rows['label'].iloc[0]}", fontsize=7)
+            upper.set_xlabel(draw.wrapped(f"“{rows['text'].iloc[0]}”", 30), fontsize=6.5)
+            table = rows.set_index("arm").drop(columns=["segment_id", "text", "label"])
             left = np.zeros(len(table))
-            for index, name in enumerate(table.columns):
-                axis.barh(np.arange(len(table)), table[name], left=left, color=draw.PALETTE[index], height=0.75,
-                          hatch=("", "///", "...")[index % 3], edgecolor="white", lw=0, label=str(name))  # fmt: skip
-                left += table[name].to_numpy()
+            for index, each in enumerate(table.columns):
+                axis.barh(np.arange(len(table)), table[each], left=left, color=draw.PALETTE[index % len(draw.PALETTE)],
+                          height=0.75, hatch=("", "///", "...")[index % 3], edgecolor="white", lw=0,
+                          label=str(each))  # fmt: skip
+                left += table[each].to_numpy()
             axis.set_xlim(0, 1)
             axis.set_yticks(range(len(table)), list(table.index) if column == 0 else [""] * len(table), fontsize=6.5)
             axis.invert_yaxis()

@@ -1,186 +1,201 @@
-"""Texts and images of a corpus as the encoders want them, each made once and only if an arm asks for it.
+"""Texts and images of a corpus as the models of this paper read them: token ids, pixels, stored vectors, grid cells.
 
-Everything is kept for all labelled segments in one order, so that a fold is a choice of rows.  Pixels and the grid
-cells of images are kept in half precision, the precision of a pixel being a 256th; batches widen them.  What frozen
-encoders give is computed once a corpus and serves every fold, seed and share.
+Vectors of frozen encoders, grid cells and pixels are read from feature stores: made in one pass, half precision (that
+of a pixel is a 256th), shared by all processes, folds, seeds and shares. Token ids are made once a process.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import json
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from accelerate.utils import send_to_device
-from jaxtyping import Float, Float16, Int
-from torch import Tensor, nn
-from tqdm import tqdm
+from jaxtyping import Float16, Shaped
 
-from msakit.data.media import read_image
-from msakit.encoders.pretrained import load_encoder
-from msakit.models.clip import ClipClassifier, zero_shot
-from msakit.models.joint import JointFusion
-from msakit.models.visualbert import grid
+from msakit.data.corpus import Corpus
+from msakit.data.folds import Rows, labelled
+from msakit.data.media import MediaError, read_image
+from msakit.encoders import load_encoder
+from msakit.encoders.base import SegmentError, to_half
+from msakit.encoders.pretrained import load_config, load_frozen, load_image_processor, short_name, weights_digest
+from msakit.encoders.tokens import Tokens, tokenize
+from msakit.features import FeatureStore, extract
+from msakit.models import Grid, Input, Pretrained, model_class
+from msakit.runs.arm import Arm
+from msakit.runs.record import Feature
+from msakit.strict import Strict, parse
 from msakit.training.batching import TensorBatches, TextBatches
 
-CHUNK = 128  # segments that pass an encoder, or an image processor, at once
+ZERO_SHOT = "zero_shot"  # `model` of an arm that compares with prompts
+TOKENS, PIXELS, GRID, PROJECTED = "tokens", "pixels", "grid", "projected"
 
 
-@dataclass(frozen=True)
-class Encoders:
-    """Folders or hub ids; an arm that needs an empty one is refused."""
+class EncoderSpec(Strict):
+    """An encoder of the experiment; in parameters a text alone is the path."""
 
-    text: str
-    image: str
-    clip: str = ""
-    visualbert: str = ""  # brings its own image encoder in a folder `resnet`, or looks through `image`
-    visualbert_tokenizer: str = ""  # where the checkpoint has none
-
-    @property
-    def eyes(self) -> str:
-        """The image encoder whose grid cells VisualBERT sees."""
-        own = Path(self.visualbert) / "resnet"
-        return str(own) if own.is_dir() else self.image
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids a segment, and the id that fills up."""
-
-    ids: list[list[int]]
-    pad: int
-
-    def batches(self, rows: Int[np.ndarray, " rows"], dense: Mapping[str, np.ndarray], **options: Any) -> TextBatches:
-        """Texts of similar length go together, so that little is padded."""
-        chosen = [self.ids[row] for row in rows]
-        return TextBatches(chosen, dense=dense, pad_id=self.pad, bucket=True, **options)
+    path: str  # folder, hub id or package:NAME/FOLDER
+    tokenizer: str | None = None  # where it lies, if not there
+    grid: str | None = None  # image encoder whose grid cells the model gets in place of regions; None: the same path
 
 
 class Inputs:
-    """All labelled segments of a corpus (`msakit.data.folds.labelled`), prepared for the encoders on demand.
+    """All labelled segments of a corpus, prepared for the encoders on demand.
 
-    Raises msakit.data.media.MediaError where an image cannot be read; the file is named.
+    encoders: name -> path or `EncoderSpec`. features: folder of the feature stores.
+
+    Raises:
+        ValueError: a faulty specification of an encoder.
     """
 
-    def __init__(self, table: pd.DataFrame, encoders: Encoders, max_tokens: int, device: torch.device) -> None:
-        self.table, self.encoders, self.max_tokens, self.device = table, encoders, max_tokens, device
-        self.everything = np.arange(len(table))
-        self._frozen: dict[str, dict[str, np.ndarray]] = {}
+    def __init__(
+        self, corpus: Corpus, encoders: Mapping[str, Any], max_tokens: int, features: Path, device: torch.device
+    ) -> None:
+        self.corpus, self.max_tokens, self.root, self.device = corpus, max_tokens, features, device
+        table = labelled(corpus)
+        self.texts, self.ids = list(table["text"]), table["segment_id"].to_numpy(str)
+        self.specs = {
+            name: parse(EncoderSpec, given if isinstance(given, Mapping) else {"path": given}, f"encoders, {name}")
+            for name, given in encoders.items()
+            if given
+        }
+        self.tokens, self.store, self._digest = cache(self._tokens), cache(self._store), cache(_digest)
 
-    @cached_property
-    def tokens(self) -> Tokens:
-        return self._tokenize(self.encoders.text)
+    def reads(self, arm: Arm) -> dict[str, str]:
+        """By modality of an arm: TOKENS, PIXELS, or an output of :mod:`msakit.encoders` that is stored."""
+        if arm.model == ZERO_SHOT:
+            return dict.fromkeys(arm.inputs, PROJECTED)
+        model = model_class(arm.model)
+        found = {}
+        for modality, each in arm.inputs.items():
+            found[modality] = TOKENS if modality == "text" else PIXELS
+            if Grid in model.INPUTS.get(modality, ()):
+                found[modality] = GRID
+            elif each.frozen:
+                found[modality] = getattr(model, "FROZEN", {}).get(modality, found[modality])
+        return found
 
-    @cached_property
-    def pixels(self) -> Float16[np.ndarray, "segments 3 height width"]:
-        return self._process(self.encoders.image)
-
-    @cached_property
-    def clip_tokens(self) -> Tokens:
-        return self._tokenize(self.encoders.clip)
-
-    @cached_property
-    def clip_pixels(self) -> Float16[np.ndarray, "segments 3 height width"]:
-        return self._process(self.encoders.clip)
-
-    @cached_property
-    def visualbert_tokens(self) -> Tokens:
-        return self._tokenize(self.encoders.visualbert, self.encoders.visualbert_tokenizer)
-
-    @cached_property
-    def cells(self) -> Float16[np.ndarray, "segments cells dim"]:
-        """What VisualBERT takes for regions: the grid of its image encoder."""
-        from transformers import AutoConfig
-
-        width = AutoConfig.from_pretrained(self.encoders.visualbert).visual_embedding_dim
-        eyes = load_encoder(self.encoders.eyes, "vision").eval().to(self.device)
-        same = self.encoders.eyes == self.encoders.image
-        pixels = self.pixels if same else self._process(self.encoders.eyes)
-        parts = [
-            grid(eyes, torch.from_numpy(pixels[start : start + CHUNK]).float().to(self.device), width).cpu().half()
-            for start in tqdm(range(0, len(pixels), CHUNK), desc="grid cells", mininterval=2, leave=False)
-        ]
-        return torch.cat(parts).numpy()
-
-    def frozen(self, name: str, model: JointFusion | ClipClassifier) -> dict[str, np.ndarray]:
-        """Vectors of the model's encoders for every segment; computed at the first call of that name."""
-        if name not in self._frozen:
-            tokens, pixels = (
-                (self.clip_tokens, self.clip_pixels)
-                if isinstance(model, ClipClassifier)
-                else (self.tokens, self.pixels)
+    def kinds(self, arm: Arm) -> dict[str, Input]:
+        """For `msakit.models.build_model`: what the arm's model gets of each modality."""
+        found: dict[str, Input] = {}
+        for modality, what in self.reads(arm).items():
+            each = arm.inputs[modality]
+            grid = what == GRID
+            found[modality] = (
+                Grid(self.store(each.encoder, GRID, modality).dim)
+                if grid
+                else Pretrained(self.spec(each.encoder).path, each.frozen)
             )
-            label = np.zeros(len(self.table), dtype=int)
-            batches = tokens.batches(self.everything, {"pixel_values": pixels}, label=label, batch_size=CHUNK)
-            self._frozen[name] = vectors(model.forward_features, model, batches, self.device)
-        return self._frozen[name]
+        return found
 
-    def guess(self, model: ClipClassifier, prompts: Mapping[str, list[str]]) -> Float[np.ndarray, "segments classes"]:
-        """CLIP's probabilities of every segment without training; prompts: by class, in the order of the classes."""
-        found = self.frozen("clip", model)
-        tokenizer = _tokenizer(self.encoders.clip)
-        embedded = []
-        model.eval()
-        with torch.inference_mode():
-            for texts in prompts.values():
-                ready = tokenizer(texts, truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt")
-                embedded.append(model.embed_texts(send_to_device(dict(ready), self.device)).cpu())
-            temperature = float((-model.clip.logit_scale).exp())
-            image, text = (torch.from_numpy(found[f"{name}_features"]) for name in ("image", "text"))
-            return zero_shot(image, text, embedded, temperature).numpy()
+    def features(self, arm: Arm) -> dict[str, Feature]:
+        """The arm's inputs, resolved for its record. What is stored is made here, if it is not there yet.
 
-    def _tokenize(self, path: str, tokenizer_path: str = "") -> Tokens:
-        tokenizer = _tokenizer(tokenizer_path or path)
-        limit = min(self.max_tokens, tokenizer.model_max_length, _positions(path))
-        ids = tokenizer(list(self.table["text"]), truncation=True, max_length=limit)["input_ids"]
-        return Tokens(ids, tokenizer.pad_token_id or 0)
+        Raises:
+            ValueError: an encoder that is not given, or an option of an input that this paper does not have.
+        """
+        found = {}
+        for modality, what in self.reads(arm).items():
+            each, spec = arm.inputs[modality], self.spec(arm.inputs[modality].encoder)
+            if unknown := each.model_dump(exclude={"encoder", "frozen"}, exclude_defaults=True):
+                raise ValueError(f"{arm.title!r}: inputs of this paper have no {min(unknown)}, only encoder and frozen")
+            folder = "" if what == TOKENS else self.store(each.encoder, what, modality).folder.name
+            weights = self._digest(spec.grid or spec.path if what == GRID else spec.path)
+            found[modality] = Feature(encoder=each.encoder, features=folder, weights=weights, frozen=each.frozen)
+        return found
 
-    def _process(self, path: str) -> Float16[np.ndarray, "segments 3 height width"]:
-        from transformers import AutoImageProcessor
+    def truncated(self, arm: Arm) -> dict[str, int]:
+        """For a record: how many texts lost their end, and the most tokens of one."""
+        if "text" not in arm.inputs:
+            return {}
+        tokens = self.tokens(arm.inputs["text"].encoder)
+        return {"truncated_texts": tokens.truncated, "most_tokens": tokens.limit}
 
-        # torchvision, which the default backend wants, does not go with this torch.
-        processor = AutoImageProcessor.from_pretrained(path, backend="pil")
-        files, parts = list(self.table["image"]), []
-        for start in tqdm(range(0, len(files), CHUNK), desc="images", mininterval=2, leave=False):
-            images = [read_image(file) for file in files[start : start + CHUNK]]
-            parts.append(processor(images, return_tensors="np")["pixel_values"].astype(np.float16))
-        return np.concatenate(parts)
+    def batches(
+        self, arm: Arm, label: Shaped[np.ndarray, " segments"], rows: Rows, batch_size: int, **options: Any
+    ) -> TextBatches | TensorBatches:
+        """Batches of these rows as the arm's model reads them; texts of similar length go together.
+
+        label: of all segments. options: generator, drop_last.
+        """
+        dense, reads = self.dense(arm, rows), self.reads(arm)
+        if reads.get("text") != TOKENS:
+            return TensorBatches(dense, label[rows], batch_size, **options)
+        tokens = self.tokens(arm.inputs["text"].encoder)
+        ids = [tokens.ids[row] for row in rows]
+        return TextBatches(ids, label[rows], batch_size, dense=dense, pad_id=tokens.pad_id, bucket=True, **options)
+
+    def dense(self, arm: Arm, rows: Rows) -> dict[str, Float16[np.ndarray, "rows ..."]]:
+        """What is stored of the arm's inputs, a row a segment, by its name in a batch."""
+        found = {}
+        for modality, what in self.reads(arm).items():
+            if what == TOKENS:
+                continue
+            store = self.store(arm.inputs[modality].encoder, what, modality)
+            values = store.array(self.ids[rows])
+            if what == PIXELS:
+                found["pixel_values"] = values.reshape(len(rows), *store.config["encoder"]["shape"])
+            elif what == GRID:
+                found[modality] = values
+            else:
+                found[f"{modality}_features"] = values[:, 0]
+        return found
+
+    def spec(self, encoder: str) -> EncoderSpec:
+        """The encoder of that name. Raises ValueError for one that is not given."""
+        if encoder not in self.specs:
+            raise ValueError(f"the encoder {encoder!r} is not given: there are {', '.join(self.specs) or 'none'}")
+        return self.specs[encoder]
+
+    def _tokens(self, encoder: str) -> Tokens:
+        spec = self.spec(encoder)
+        return tokenize(spec.path, self.texts, self.max_tokens, tokenizer=spec.tokenizer)
+
+    def _store(self, encoder: str, what: str, modality: str) -> FeatureStore:
+        spec = self.spec(encoder)
+        if what == PIXELS:
+            return extract(self.corpus, Pixels(spec.path), self.root)
+        options: dict[str, Any] = {"kind": "vision", "path": spec.path, "output": what, "faces": False}
+        if modality == "text":
+            options = {"kind": "text", "path": spec.path, "output": what, "max_length": self.max_tokens}
+        elif what == GRID:
+            # The regions of its pre-training were so wide.
+            cell = getattr(load_config(spec.path), "visual_embedding_dim", None)
+            options |= {"path": spec.grid or spec.path, "cell_dim": cell}
+        return extract(self.corpus, load_encoder(options), self.root)
 
 
-def _tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
+class Pixels:
+    """Images as an encoder's processor prepares them, to be stored as frames: what fine-tuned image encoders read."""
 
-    return AutoTokenizer.from_pretrained(path)
+    modality, frame_rate, n_layers, conventional = "image", None, 1, False
+
+    def __init__(self, path: str) -> None:
+        self.processor, self.name = load_image_processor(path), f"{short_name(path)}-pixels"
+        self.shape = self._process(np.zeros((64, 64, 3), dtype=np.uint8)).shape
+        self.dim = int(np.prod(self.shape))
+
+    def config(self) -> dict[str, Any]:
+        processor = json.loads(self.processor.to_json_string())
+        return {"encoder": "pixels", "name": self.name, "processor": processor, "shape": list(self.shape)}
+
+    def prepare(self, row: dict[str, Any]) -> Float16[np.ndarray, "layer time dim"]:
+        try:
+            picture = read_image(Path(row["image"]))
+        except MediaError as error:
+            raise SegmentError(str(error)) from error
+        return self._process(picture).reshape(1, 1, -1)
+
+    def size(self, prepared: Float16[np.ndarray, "layer time dim"]) -> int:
+        return 1
+
+    def encode(self, batch: list[Any]) -> list[Float16[np.ndarray, "layer time dim"]]:
+        return batch
+
+    def _process(self, picture: Any) -> Float16[np.ndarray, "channel height width"]:
+        return to_half(np.asarray(self.processor([picture], return_tensors="np")["pixel_values"])[0])
 
 
-def _positions(path: str) -> int:
-    """How many tokens the encoder has positions for (of a dual encoder, its text tower)."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(path)
-    config = getattr(config, "text_config", None) or config
-    # RoBERTa and its kin count positions from the padding id on.
-    start = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return int(getattr(config, "max_position_embeddings", 512)) - start
-
-
-@torch.inference_mode()
-def vectors(
-    function: Callable[[dict[str, Any]], dict[str, Tensor]],
-    model: nn.Module,
-    batches: TextBatches | TensorBatches,
-    device: torch.device,
-) -> dict[str, Float[np.ndarray, "segments dim"]]:
-    """What a function of the model gives for every segment, in the segments' order; the model ends in eval mode."""
-    model.to(device).eval()
-    found: dict[str, list[np.ndarray]] = {}
-    rows = []
-    for batch in batches:
-        rows.append(batch["index"].numpy())
-        for name, value in function(send_to_device(batch, device)).items():
-            found.setdefault(name, []).append(value.float().cpu().numpy())
-    order = np.argsort(np.concatenate(rows))
-    return {name: np.concatenate(values)[order] for name, values in found.items()}
+def _digest(path: str) -> str:
+    return weights_digest(load_frozen(path))

@@ -1,245 +1,250 @@
 """Toledo & Marcacini 2022: fine-tune a text and an image encoder jointly, against each alone, frozen ones, and rivals.
 
-The recipe.  Texts and images are prepared once (:mod:`msakit.papers.toledo2022.inputs`); each arm trains its model
-(:mod:`msakit.papers.toledo2022.learners`) with AdamW and an exponentially falling rate until the validation loss has
-stopped falling.  With `folds`, run k of an arm is scored on fold k of all labelled segments, under the corrected or the
-published protocol, or with one switch of it (:mod:`msakit.papers.toledo2022.protocol`); without, seeds differ on the
-corpus's own split.  Low-resource arms train on nested, stratified subsets of the corpus's own training split.
-
-Late fusion trains nothing: it is the mean of the probabilities that the runs of the two single modalities stored. So
-is the switch of the threshold, which concerns the scoring of runs that are stored already.
+Each arm trains its model with AdamW and an exponentially falling rate until the validation loss has stopped falling:
+cross entropy for classes, mean absolute error for numbers, unless the arm names its loss. In folds, arms are scored on
+the folds of all labelled segments under their own protocol (``paper.yaml`` says what the published one does); arms of
+`low_resource` train on nested, stratified subsets of the corpus's own training split in any case.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from datasets import DatasetDict, concatenate_datasets
-from jaxtyping import Float
-from scipy.special import expit, softmax
+from pydantic import Field
+from torch import nn
 
 from msakit.data.corpus import Corpus
-from msakit.data.folds import labelled
-from msakit.models.clip import ClipClassifier
+from msakit.encoders.outputs import text_vectors
+from msakit.encoders.tokens import tokenize
+from msakit.models import Pretrained, build_model
+from msakit.models.clip import ClipClassifier, zero_shot
 from msakit.papers import facts
-from msakit.papers.toledo2022.costs import measure
-from msakit.papers.toledo2022.details import embeddings, examples
-from msakit.papers.toledo2022.inputs import Encoders, Inputs
-from msakit.papers.toledo2022.learners import Learner, Repeated, Settings, build, optimizer
-from msakit.papers.toledo2022.protocol import CORRECTED, SHARE, Arm, Protocol, parse
-from msakit.papers.toledo2022.study import PAPER, SPLITS, Study, View
-from msakit.runs.jobs import Job, Outcome, prediction_table, reference_jobs, run_jobs
-from msakit.runs.record import Runs, read_predictions, run_path
-from msakit.sources import fingerprint
-from msakit.training import cost
+from msakit.papers.toledo2022 import artifacts, costs
+from msakit.papers.toledo2022.inputs import ZERO_SHOT, Inputs
+from msakit.runs.arm import Arm, Protocol, args_of
+from msakit.runs.experiment import Case, Experiment
+from msakit.runs.jobs import Outcome
+from msakit.runs.store import Runs
+from msakit.strict import Strict
+from msakit.training.batching import TensorBatches, TextBatches
 from msakit.training.loop import fit, predict, set_seed
-from msakit.training.losses import classification
+from msakit.training.losses import loss_named
 
-logger = logging.getLogger(__name__)
+PAPER, VERSION = "toledo2022", 1
+EVAL_BATCH_SIZE = 256
+SELECTED_BY = {"l1": "mae"}  # loss -> the metric that its validation mean is, where it has another name
 
-LOOK = 256  # segments predicted at once
-Costs = Callable[[], dict[str, dict[str, Any]]]
+
+class Settings(Strict):
+    """Training of one profile; the defaults are the authors'."""
+
+    epochs: int = Field(30, ge=1)  # at most
+    patience: int = Field(2, ge=1)  # epochs without a lower validation loss
+    learning_rate: float = Field(3e-5, gt=0)
+    # Where all encoders are frozen an epoch costs next to nothing: it may take more and larger steps.
+    frozen_learning_rate: float | None = Field(None, gt=0)  # None: the same
+    frozen_epochs: int | None = Field(None, ge=1)  # None: the same; patience grows in proportion
+    rate_factor: float = Field(1.0, gt=0)  # on either rate, for single arms
+    decay_per_epoch: float = Field(0.9, gt=0, le=1)  # factor on the learning rate
+    weight_decay: float = Field(0.01, ge=0)
+    batch_size: int = Field(32, ge=1)
+    max_tokens: int = Field(512, ge=1)  # fewer where an encoder has fewer positions
+    least_batches: int = Field(1, ge=1)  # an epoch passes over a small subset as often as it takes for so many batches
+    precision: Literal["no", "bf16", "fp16"] = "no"  # mixed precision of training
 
 
 def run(
     corpus: Corpus,
-    encoders: Encoders,
+    arms: Mapping[str, Arm],
+    encoders: Mapping[str, Any],
     settings: Settings,
-    arms: Sequence[str],
     seeds: Sequence[int],
     root: Path | str,
     *,
     folds: int = 0,
-    shares: Sequence[int] = (),
-    share_arms: Sequence[str] = ("frozen", "joint", "clip-probe"),
-    share_seeds: Sequence[int] = (0, 1, 2),
+    test_folds: Sequence[int] | None = None,
+    share_seeds: Sequence[int] | None = None,
+    features: Path | str = "build/features",
 ) -> Runs:
-    """Train the named arms (see ``toledo2022.yaml``) with every seed, skipping what is recorded under ``root``.
+    """Train the arms, skipping what is recorded under `root`; gives back their runs and those of the references.
 
     Args:
-        folds: run k is scored on fold k, so seeds are fold numbers; 0 for the corpus's own split.
-        shares: per cent of the training split on which the `share_arms` are trained besides, with those of the
-            `share_seeds` that are among the seeds, so that seeds scattered over several jobs share this work too.
+        arms: as `msakit.papers.choose_arms` gives them, and `low_resource`.
+        encoders: name -> path, or what :class:`msakit.papers.toledo2022.inputs.EncoderSpec` says.
+        folds: 0 for the corpus's own split; otherwise every arm is scored on each of the folds, or of `test_folds`.
+        share_seeds: of arms that keep to the corpus's own split in any case, as far as they are among the tested folds
+            (or, without folds, the seeds), so that folds dealt out over several jobs share this work, too; None for all
+            of these.
+        features: folder of the feature stores.
 
     Raises:
-        ValueError: an unknown arm, a seed that is no fold, an encoder that an arm needs and that is not given.
+        ValueError: an arm whose encoder is not given or whose model does not take its inputs, a tested fold that there
+            is not, the mean of an arm that is not there.
     """
-    known = facts(PAPER)["arms"]
-    wanted = [parse(name, list(known)) for name in arms]
-    small = [parse(f"{name}{SHARE}{percent}", list(known)) for name in share_arms for percent in shares]
-    _check(corpus, encoders, [*wanted, *small], seeds, folds, known)
-    accelerator = Accelerator(mixed_precision=settings.precision)
-    table = labelled(corpus)
-    inputs = Inputs(table, encoders, settings.max_tokens, accelerator.device)
-    study = Study(corpus, table, inputs, settings, folds, Path(root))
-    costs = cache(partial(measure, study, sorted({arm.base for arm in wanted if arm.protocol == CORRECTED})))
-    # What is derived from stored runs comes after them.
-    for some in (wanted, small):
-        some.sort(key=lambda arm: (bool(_sources(arm, known)), arm.protocol.threshold == "logits"))
-    jobs = []
-    for seed in seeds if folds else [0]:
-        jobs += [replace(job, seed=seed) for job in reference_jobs(study.view(Arm("", ""), seed).corpus)]
-    for arm, seed in [(a, s) for s in seeds for a in wanted] + [
-        (a, s) for s in share_seeds if s in seeds for a in small
-    ]:
-        config = {"encoders": asdict(encoders), **asdict(arm.protocol), **known[arm.base]}
-        del config["title"]
-        if arm.percent is not None:
-            config["percent"] = arm.percent
-        if known[arm.base].get("zero_shot"):
-            config["prompts"] = prompts(corpus)
-        jobs.append(Job(arm.name, seed, config, partial(train, study, arm, seed, costs), protocol=arm.label))
-    everything = DatasetDict(all=concatenate_datasets([corpus.splits[split] for split in SPLITS]))
-    return run_jobs(
-        jobs,
-        paper=PAPER,
-        corpus=replace(corpus, splits=everything) if folds else corpus,
-        settings={**asdict(settings), "fold_count": folds},
-        code=fingerprint("papers/toledo2022.py"),
-        root=Path(root),
-    )
+    experiment = Experiment(PAPER, VERSION, corpus, settings, seeds, Path(root), folds, test_folds)
+    device = Accelerator(mixed_precision=settings.precision).device
+    inputs = Inputs(corpus, encoders, settings.max_tokens, Path(features), device)
+    dealt = list(seeds) if not folds else list(range(folds) if test_folds is None else test_folds)
+    cases = []
+    for name, arm in arms.items():
+        if arm.loss.contrastive is not None:
+            raise ValueError(f"arm {name!r} has a contrastive loss, which this recipe does not train with")
+        own_split = arm.protocol.folds == "none"
+        wanted = [seed for seed in dealt if share_seeds is None or seed in share_seeds]
+        cases += list(experiment.cases(name, arm, wanted if own_split else None))
+    return experiment.run(cases, inputs.features, partial(train, experiment, inputs), keeps=artifacts.keeps)
 
 
-def train(study: Study, arm: Arm, seed: int, costs: Costs) -> Outcome:
-    """One run: stop on the validation part, predict it and the test part.
+def low_resource(arms: Mapping[str, Arm], shares: Sequence[int]) -> dict[str, Arm]:
+    """Each arm again on parts of the corpus's own training split, as ``<arm>.share-<per cent>``."""
+    found = {}
+    for share in shares:
+        names = {name: f"{name}.share-{share}" for name in arms}
+        for name, arm in arms.items():
+            protocol = arm.protocol.model_copy(update={"folds": "none", "share": share})
+            title, args = f"{arm.title}, {share} % of the training split", args_of(arm, names)
+            update = {"title": title, "args": args, "protocol": protocol, "like": name}
+            found[names[name]] = arm.model_copy(update=update)
+    return found
 
-    costs: what the arms cost, measured when the first run asks.
-    """
-    known = facts(PAPER)["arms"]
-    view = study.view(arm, seed)
-    sources = _sources(arm, known)
-    if sources:
-        return _derived(study, arm, seed, sources, costs)
-    if known[arm.base].get("zero_shot"):
-        return _guessed(study, arm, seed, view, costs)
-    settings = study.settings
-    generator = set_seed(seed)
-    learner = build(known[arm.base], study.inputs, study.label, len(study.corpus.task.classes), arm.protocol, settings)
-    first = arm.name == "joint" and seed == 0
-    before = embeddings(study, learner, view, "before") if first else None
-    steps = optimizer(learner, settings)
-    training = learner.batches(
-        view.rows["train"], batch_size=settings.batch_size, generator=generator, drop_last=arm.protocol.drop_last
-    )
+
+def lacks(encoders: Mapping[str, Any]) -> Callable[[Arm], str | None]:
+    """For `msakit.papers.choose_arms`: the encoder that an arm reads and that is not given."""
+
+    def missing(arm: Arm) -> str | None:
+        names = [each.encoder for each in arm.inputs.values() if not encoders.get(each.encoder)]
+        return f"the encoder {names[0]!r} is not given" if names else None
+
+    return missing
+
+
+def train(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
+    """One run: stop on the validation part, predict it and the test part."""
+    arm, settings = case.arm, experiment.settings_of(case.arm)
+    if arm.model == ZERO_SHOT:
+        return _zero_shot(experiment, inputs, case)
+    name = arm.loss.name or ("l1" if experiment.n_classes is None else "cross_entropy")
+    loss, kinds = loss_named(name, experiment.n_classes), inputs.kinds(arm)
+    serve = partial(inputs.batches, arm, experiment.label)
+    rate, epochs = settings.learning_rate, settings.epochs
+    if all(each.frozen for each in arm.inputs.values()):
+        rate, epochs = settings.frozen_learning_rate or rate, settings.frozen_epochs or epochs
+    rate *= settings.rate_factor
+
+    def optimizer(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay, fused=True)
+
+    generator = set_seed(case.random_seed)
+    model = build_model(arm.model, kinds, experiment.n_classes, arm.args).to(inputs.device)
+    keeps = artifacts.keeps(case)
+    stages = [artifacts.embeddings(experiment, case, model, serve, "before")] if keeps else []
+    steps = optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
+    drop_last = arm.protocol.drop_last
+    training = serve(case.rows["train"], settings.batch_size, generator=generator, drop_last=drop_last)
+
+    def evaluation(split: str) -> TextBatches | TensorBatches:
+        if drop_last:  # the published code shuffles what it scores, too
+            return serve(case.rows[split], settings.batch_size, generator=generator, drop_last=True)
+        return serve(case.rows[split], EVAL_BATCH_SIZE)
+
     result = fit(
-        learner.model,
+        model,
         Repeated(training, -(-settings.least_batches // max(1, len(training)))),
-        _looks(learner, view, "valid", arm.protocol, settings, generator),
-        loss=classification,
+        evaluation("valid"),
+        loss=loss,
         optimizer=steps,
         scheduler=torch.optim.lr_scheduler.ExponentialLR(steps, settings.decay_per_epoch),
-        epochs=learner.epochs,
-        patience=learner.patience,
+        epochs=epochs,
+        patience=max(1, round(settings.patience * epochs / settings.epochs)),
         accelerator=Accelerator(mixed_precision=settings.precision),
-        progress=False,
     )
     tables = []
     # Where the test fold stops the training, it is all there is to predict.
-    for split in ("test",) if arm.protocol.stop == "test" else ("valid", "test"):
-        found = predict(learner.model, _looks(learner, view, split, arm.protocol, settings, generator))
-        values = np.full((len(view.rows[split]), len(study.corpus.task.classes)), np.nan)
-        values[found["index"]] = probabilities(found["prediction"])
-        scored = np.isfinite(values).all(axis=1)  # dropped segments have no prediction
-        tables.append(prediction_table(view.corpus, split, values)[scored])
-    sizes = cost.parameters(learner.model)
-    measured = {
-        "trainable_parameters": sizes.trainable,
-        "total_parameters": sizes.total,
-        "epochs": len(result.history),
-        **_measured(study, arm, seed, view, costs),
-    }
-    artifacts = {}
-    if before is not None:
-        artifacts["embeddings"] = pd.concat([before, embeddings(study, learner, view, "after")])
-        if study.corpus.generated:
-            artifacts["examples"] = examples(view)
-    return Outcome(result, "cross_entropy", tables, measured, artifacts)
+    for split in ("test",) if arm.protocol.leaks else ("valid", "test"):
+        found = predict(model, evaluation(split))
+        scored = replace(case, rows={split: case.rows[split][found["index"]]})  # dropped segments have no prediction
+        tables.append(experiment.predictions(scored, split, found["prediction"]))
+    kept = {}
+    if keeps:
+        stages.append(artifacts.embeddings(experiment, case, model, serve, "after"))
+        kept["embeddings"] = pd.concat(stages)
+        if experiment.corpus.generated:
+            kept["examples"] = artifacts.examples(experiment, case)
+    counted, timed = costs.measure(experiment, inputs, case, model, loss, optimizer) if _costs(case) else ({}, {})
+    counted |= costs.parameters(model) | inputs.truncated(arm) | experiment.sizes(case)
+    return Outcome(result, SELECTED_BY.get(name, name), tables, counted, timed, kept)
 
 
-def probabilities(prediction: Float[np.ndarray, "segments outputs"]) -> Float[np.ndarray, "segments classes"]:
-    """Of logits, or of the one logit of two classes (the second's)."""
-    if prediction.shape[1] == 1:
-        return np.concatenate([expit(-prediction), expit(prediction)], axis=1)
-    return softmax(prediction, axis=1)
+def _costs(case: Case) -> bool:
+    """Whether a run measures what its arm costs: the first one of each arm under the sound protocol."""
+    return case.random_seed == 0 and case.arm.protocol == Protocol()
+
+
+class Repeated:
+    """Batches of a small subset, passed over several times an epoch."""
+
+    def __init__(self, batches: TextBatches | TensorBatches, times: int) -> None:
+        self.batches, self.times = batches, times
+
+    def __len__(self) -> int:
+        return self.times * len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for _ in range(self.times):
+            yield from self.batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides the order of the epochs to come."""
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.batches.load_state_dict(state)
+
+
+# --- without training ---------------------------------------------------------------------------------------------
+
+
+def _zero_shot(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
+    """CLIP's probabilities of the classes by their prompts; for numbers, the place between the ends of their range."""
+    task, encoders = experiment.corpus.task, {each.encoder for each in case.arm.inputs.values()}
+    if set(case.arm.inputs) != {"text", "image"} or len(encoders) > 1:
+        raise ValueError(f"{case.name}: zero-shot compares text and image by one dual encoder, not {case.arm.inputs}")
+    spec = inputs.spec(encoders.pop())
+    given = Pretrained(spec.path, frozen=True)
+    model = ClipClassifier.build({"text": given, "image": given}, experiment.n_classes)
+    embedded = []
+    with torch.inference_mode():
+        for texts in prompts(experiment.corpus).values():
+            tokens = tokenize(spec.path, texts, inputs.max_tokens, tokenizer=spec.tokenizer)
+            (batch,) = TextBatches(tokens.ids, np.zeros(len(texts)), len(texts), pad_id=tokens.pad_id)
+            embedded.append(text_vectors(model.clip, batch["input_ids"], batch["attention_mask"]))
+    temperature = float((-model.clip.logit_scale).exp())
+    tables = []
+    for split in ("valid", "test"):
+        found = inputs.dense(case.arm, case.rows[split])
+        image, text = (torch.from_numpy(found[f"{name}_features"]).float() for name in ("image", "text"))
+        values = zero_shot(image, text, embedded, temperature).numpy()
+        logits = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+        if experiment.n_classes is None:
+            logits = task.low + (task.high - task.low) * values[:, 1]
+        tables.append(experiment.predictions(case, split, logits))
+    counted = inputs.truncated(case.arm) | experiment.sizes(case)
+    if _costs(case):
+        loss = loss_named("l1" if experiment.n_classes is None else "cross_entropy", experiment.n_classes)
+        counted |= costs.measure(experiment, inputs, case, model, loss, None)[0]
+    return Outcome(None, "", tables, {**costs.parameters(model), "trainable_parameters": 0} | counted)
 
 
 def prompts(corpus: Corpus) -> dict[str, list[str]]:
     """What CLIP compares a post with, by class: written for the corpus, or for its classes, or made of their names."""
     written = facts(PAPER)["prompts"]
-    classes = corpus.task.classes
+    classes = list(corpus.task.classes) or ["low", "high"]
     found = written.get(corpus.name) or written.get(", ".join(classes)) or {c: [f"a {c} post."] for c in classes}
     return {name: found[name] for name in classes}
-
-
-def _check(
-    corpus: Corpus,
-    encoders: Encoders,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    folds: int,
-    known: Mapping[str, Any],
-) -> None:
-    if corpus.task.kind != "classification":
-        raise ValueError(f"{corpus.folder} is labelled with numbers; this recipe is for classes")
-    wrong = [seed for seed in seeds if folds and seed >= folds]
-    if wrong:
-        raise ValueError(f"seed {wrong[0]} is no fold: with {folds} folds seeds are 0 to {folds - 1}")
-    for arm in arms:
-        family = known[arm.base].get("family")
-        if family in ("clip", "visualbert") and not getattr(encoders, family):
-            raise ValueError(f"arm {arm.name!r} needs a {family} checkpoint: give its folder or hub id as {family}")
-
-
-def _sources(arm: Arm, known: Mapping[str, Any]) -> list[str]:
-    """The arms whose stored probabilities an arm averages; none for an arm that is trained."""
-    if arm.label == "as_published_threshold":
-        return [arm.base]
-    return [arm.of(name) for name in known[arm.base].get("mean_of", [])]
-
-
-def _derived(study: Study, arm: Arm, seed: int, sources: Sequence[str], costs: Costs) -> Outcome:
-    """The mean of stored probabilities."""
-    paths = [run_path(study.root, PAPER, study.corpus.name, source, seed) for source in sources]
-    for path, source in zip(paths, sources, strict=True):
-        if not path.exists():
-            raise ValueError(f"{arm.name} rests on the stored predictions of {source}, seed {seed}: add that arm")
-    tables = [read_predictions(path).set_index(["segment_id", "split"]) for path in paths]
-    # Under the published protocol each run has dropped other segments.
-    shared = tables[0].index[tables[0].index.isin(tables[-1].index)]
-    mean = tables[0].loc[shared].copy()
-    columns = [f"p_{name}" for name in study.corpus.task.classes]
-    mean[columns] = np.mean([table.loc[shared, columns].to_numpy() for table in tables], axis=0)
-    measured = _measured(study, arm, seed, study.view(arm, seed), costs)
-    return Outcome(None, "", [mean.reset_index()], measured)
-
-
-def _guessed(study: Study, arm: Arm, seed: int, view: View, costs: Costs) -> Outcome:
-    """CLIP's probabilities without training."""
-    model = ClipClassifier.from_encoder(study.inputs.encoders.clip, frozen=True)
-    values = study.inputs.guess(model, prompts(study.corpus))
-    tables = [prediction_table(view.corpus, split, values[view.rows[split]]) for split in ("valid", "test")]
-    sizes = {"trainable_parameters": 0, "total_parameters": cost.parameters(model.clip).total, "epochs": 0}
-    return Outcome(None, "", tables, {**sizes, **_measured(study, arm, seed, view, costs)})
-
-
-def _looks(
-    learner: Learner, view: View, split: str, protocol: Protocol, settings: Settings, generator: torch.Generator
-) -> Any:
-    """Batches that are looked at only; the published code shuffles them too and drops the last one."""
-    if protocol.drop_last:
-        return learner.batches(view.rows[split], batch_size=settings.batch_size, generator=generator, drop_last=True)
-    return learner.batches(view.rows[split], batch_size=LOOK)
-
-
-def _measured(study: Study, arm: Arm, seed: int, view: View, costs: Costs) -> dict[str, Any]:
-    """Sizes of the parts, and, once an arm, what it costs."""
-    sizes = {"segments": {split: len(rows) for split, rows in view.rows.items()}}
-    once = arm.protocol == CORRECTED and arm.percent is None and seed == 0
-    return {**sizes, **costs()[arm.base]} if once else sizes

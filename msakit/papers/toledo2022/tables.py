@@ -1,28 +1,35 @@
-"""Tables and figures of Toledo & Marcacini 2022, from recorded runs alone.
+"""Tables of Toledo & Marcacini 2022, from recorded runs alone: the arms, and what else their runs allow."""
 
-In fold mode the k-th run of an arm is its k-th fold: means, spreads and intervals are then over folds, whose training
-parts overlap, so that the intervals are somewhat too narrow.
-"""
-
-import base64
-from io import BytesIO
-from pathlib import Path
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from PIL import Image
 
+from msakit import papers
 from msakit.evaluation import metrics, statistics
-from msakit.papers import facts
-from msakit.papers.toledo2022.protocol import SHARE, parse
-from msakit.papers.toledo2022.recipe import PAPER
-from msakit.papers.toledo2022.recipe import figures as toledo_figures
-from msakit.reporting import figures as draw
-from msakit.reporting.corpora import arm_figure, arm_table, by_corpus, kind_of_data
-from msakit.reporting.tables import Table
-from msakit.runs.record import Run, Runs
+from msakit.evaluation.comparisons import compare
+from msakit.reporting.contract import Paper
+from msakit.reporting.scores import (
+    TEST_NOTE,
+    arms_in_order,
+    arrays,
+    by_corpus,
+    labels,
+    scored,
+    scores,
+    tested,
+    with_holm,
+)
+from msakit.reporting.tables import Table, arm_table, data_note
+from msakit.runs.arm import Arm, Protocol
+from msakit.runs.store import Runs
 
+log = logging.getLogger(__name__)
+
+PAPER = "toledo2022"
 NOTES = (
     "Runs of an arm are folds where the corpus is run in folds, seeds otherwise. The training parts of folds overlap, "
     "so intervals over folds are somewhat too narrow.",
@@ -31,366 +38,282 @@ NOTES = (
     "VisualBERT sees grid cells of the image encoder in place of detected regions.",
     "No number of the paper could be found in public, so there is no reference row.",
 )
-# The measure of the figures: chance is 0.5 whatever the class shares.
-METRIC = "auroc"
-SCORES = ("accuracy", "f1_macro", "auroc")
-LOW_RESOURCE = ("joint", "frozen", "clip-probe")
-COSTS = {
-    "trainable_parameters": "trainable parameters",
-    "total_parameters": "all parameters",
+COUNTED = {
+    "trainable_parameters": "trainable parameters (M)",
+    "total_parameters": "all parameters (M)",
     "flops_per_sample": "operations a sample (training)",
-    "seconds_per_epoch": "time an epoch",
-    "epoch_peak_memory_mb": "peak memory of an epoch",
+    "flops_per_prediction": "operations a prediction",
 }
-
-
-def titles() -> dict[str, str]:
-    """Arm -> title, in the order of ``toledo2022.yaml``."""
-    return {arm: str(values["title"]) for arm, values in facts(PAPER)["arms"].items()}
+TIMED = {"seconds_per_epoch": "time an epoch (s)", "epoch_peak_memory_mb": "peak memory of an epoch (MiB)"}
 
 
 def tables(runs: Runs) -> dict[str, Table]:
-    """By name, for each corpus: the arms, and where the runs have it -protocols, -classes, -cost and -shares."""
-    made = {}
-    for corpus, part in by_corpus(runs, PAPER):
-        made[corpus] = arm_table(part, PAPER, corpus, "Toledo & Marcacini 2022: joint fine-tuning", NOTES)
-        for name, frame, title, notes in (
-            ("protocols", protocol_table(part), "the published protocol and what each of its switches is worth", GAPS),
-            ("classes", class_table(part), "each class", CLASSES),
-            ("cost", cost_table(part), "what each arm costs", COST),
-            ("shares", share_table(part), "little training data", SHARES),
+    """By name, for each corpus: the arms, and where the runs have it -protocols, -classes, -cost, -timing, -shares."""
+    paper, found = papers.load(PAPER), {}
+    for corpus, part in by_corpus(runs):
+        title = f"Toledo & Marcacini 2022: joint fine-tuning on {corpus}"
+        found[corpus] = arm_table(part, paper, title, elsewhere=elsewhere(part, paper), notes=NOTES)
+        for name, function, title, notes in (
+            ("protocols", protocol_table, "the published protocol and what each of its switches is worth", GAPS),
+            ("classes", class_table, "each class", CLASSES),
+            ("cost", partial(cost_table, columns=COUNTED), "what each arm costs, counted", COST),
+            ("timing", partial(cost_table, columns=TIMED), "what each arm costs, timed", TIMING),
+            ("shares", share_table, "little training data", SHARES),
         ):
+            frame = function(part, paper)
             if len(frame):
                 full = f"Toledo & Marcacini 2022 on {corpus}: {title}"
-                said = (*notes, f"{kind_of_data(part).capitalize()} ({corpus}).")
-                made[f"{corpus}-{name}"] = Table(f"{corpus}-{name}", full, frame, said)
-    return made
+                found[f"{corpus}-{name}"] = Table(f"{corpus}-{name}", full, frame, (*notes, data_note(part)))
+    return found
 
+
+# --- which arms a table shows -------------------------------------------------------------------------------------
+
+
+def definitions(runs: Runs) -> dict[str, Arm]:
+    """The recorded arms that were trained, by name."""
+    return {run.record.arm: run.record.definition for run in runs if not run.record.reference}
+
+
+def low_resource(arm: Arm) -> bool:
+    """Whether an arm keeps to the corpus's own split or takes a part of it: shown by the table and curves of shares."""
+    return arm.protocol.folds == "none" or arm.protocol.share < 100
+
+
+def otherwise(arm: Arm) -> bool:
+    """Whether an arm follows another protocol than the sound one, in whole or in part."""
+    return not low_resource(arm) and arm.protocol != Protocol()
+
+
+def elsewhere(runs: Runs, paper: Paper) -> set[str]:
+    """The arms that the table and the figure of arms leave to others."""
+    known = {**paper.arms, **definitions(runs)}
+    return {name for name, arm in known.items() if low_resource(arm) or otherwise(arm)}
+
+
+def main_arms(runs: Runs, paper: Paper) -> dict[str, str]:
+    """Name -> title of the arms of the table of arms, in its order."""
+    apart, called = elsewhere(runs, paper), labels(runs)
+    return {arm: called[arm] for arm in arms_in_order(runs, paper) if arm not in apart}
+
+
+def task_of(runs: Runs) -> str:
+    """ "regression" or "classification", of runs on one corpus."""
+    return str(runs.frame["task"].iloc[0])
+
+
+# --- protocols ----------------------------------------------------------------------------------------------------
 
 GAPS = (
     "as_published (leaks): shuffled folds, early stopping on the test fold, incomplete last batches dropped (from the "
     "test fold too), fusion over a sequence of length one, and with two classes 0.5 on the raw logit. A row of a "
-    "single switch is the corrected protocol with that one difference; stop=test leaks.",
-    "Mean over folds; gap: this row minus the same arm under the corrected protocol, with the 95 % interval and p of "
-    "Welch's test over folds (they are other folds where folds are shuffled); Holm over the rows.",
+    "single switch is the corrected protocol with that one difference; stopping on the test fold leaks.",
+    "gap: this row less the same arm under the corrected protocol. A threshold on logits concerns two classes alone: "
+    "elsewhere its row is the same runs under the same scores, which no test is made of.",
+    TEST_NOTE.replace("difference, low", "gap, low"),
 )
 
 
-def protocol_scores(runs: Runs) -> pd.DataFrame:
-    """arm (base), protocol, seed, metric, value for every run in folds; the threshold that the protocol asks for."""
+def protocol_table(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """One row an arm and protocol: its scores, and the gap of the first metric from the corrected protocol's."""
+    known = definitions(runs)
+    bases: dict[str, list[str]] = {}
+    for name, arm in known.items():
+        if otherwise(arm):
+            base = known.get(arm.like or "")
+            sound = base is not None and base.protocol == Protocol()
+            bases.setdefault(str(arm.like) if sound else name, []).append(name)
     rows = []
-    known, on_logits = list(titles()), facts(PAPER)["metrics_on_logits"]
-    for run in runs:
-        if run.record.arm.partition(".")[0] not in known:
-            continue
-        arm = parse(run.record.arm, known)
-        if arm.percent is not None:
-            continue
-        table = runs.predictions(run)
-        probabilities, label = _classes(table[table["split"] == "test"])
-        # With three classes or more the largest logit decides either way.
-        by_logit = arm.protocol.threshold == "logits" and probabilities.shape[1] == 2
-        for name in SCORES:
-            asked = on_logits.get(name, name) if by_logit else name
-            value = metrics.score([asked], probabilities, label)[asked].value
-            rows.append((arm.base, arm.label, run.record.seed, name, value))
-    return pd.DataFrame(rows, columns=["arm", "protocol", "seed", "metric", "value"])
+    for base in (name for name in arms_in_order(runs, paper) if name in bases):
+        if base not in bases[base]:
+            rows.append(_protocol_row(runs, paper, base))
+        ordered = (name for name in arms_in_order(runs, paper) if name in bases[base])
+        rows += [_protocol_row(runs, paper, name, None if name == base else base) for name in ordered]
+    return with_holm(pd.DataFrame(rows))
 
 
-def _classes(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    return table.filter(regex="^p_").to_numpy(float), table["label"].to_numpy(int)
-
-
-def protocol_table(runs: Runs) -> pd.DataFrame:
-    """One row an arm and protocol: its scores, and the gap of its accuracy from the corrected protocol's."""
-    scores = protocol_scores(runs)
-    if set(scores["protocol"]) <= {"corrected"}:
+def protocol_gaps(runs: Runs, paper: Paper, base: str) -> pd.DataFrame:
+    """arm, protocol, mean, low, high: what each other protocol does to an arm, from the table; empty without any."""
+    frame = protocol_table(runs, paper)
+    gap = next((name for name in frame if name.startswith("gap of ")), None)
+    if gap is None or base not in definitions(runs):
         return pd.DataFrame()
-    named, rows = titles(), []
-    for arm in named:
-        part = scores[scores["arm"] == arm]
-        there = list(dict.fromkeys(part["protocol"]))
-        if there == ["corrected"] or "corrected" not in there:
-            continue
-        sound = _values(part, "corrected", "accuracy")
-        for protocol in ["corrected", *sorted(set(there) - {"corrected"})]:
-            row: dict[str, object] = {"arm": named[arm], "protocol": _said(protocol)}
-            for name in SCORES:
-                got = statistics.over_seeds(_values(part, protocol, name))
-                row |= {"folds": got.n, metrics.metric(name).title: got.mean}
-            if protocol != "corrected":
-                test = statistics.welch(_values(part, protocol, "accuracy"), sound)
-                row |= {"gap of accuracy": test.difference, "low": test.low, "high": test.high, "p": test.p}
-            rows.append(row)
-    frame = pd.DataFrame(rows)
-    tested = frame["p"].notna()
-    if tested.any():
-        frame.loc[tested, "p (Holm)"] = statistics.holm(frame.loc[tested, "p"].to_numpy(float)).adjusted
-    return frame
+    own = frame[(frame["arm"] == definitions(runs)[base].title) & frame[gap].notna()]
+    return own.rename(columns={gap: "mean"}).reindex(columns=["arm", "protocol", "mean", "low", "high"])
 
 
-def _values(scores: pd.DataFrame, protocol: str, metric: str) -> np.ndarray:
-    chosen = (scores["protocol"] == protocol) & (scores["metric"] == metric)
-    return scores.loc[chosen, "value"].to_numpy(float)
+def _protocol_row(runs: Runs, paper: Paper, name: str, base: str | None = None) -> dict[str, Any]:
+    known = definitions(runs)
+    protocol, own = known[name].protocol, runs.select(arm=name)
+    wanted = paper.metrics(task_of(own))[:3]
+    called = paper.facts["protocols"].get(protocol.name, protocol.name) + (" (leaks)" if protocol.leaks else "")
+    row: dict[str, Any] = {"arm": known[name if base is None else base].title, "protocol": called}
+    means = scores(own, wanted).groupby("metric")["value"].mean()
+    row |= {"folds" if own.frame["fold"].notna().all() else "seeds": len(own)} | {
+        metrics.metric(metric).title: means[metric] for metric in wanted
+    }
+    if base is not None:
+        row |= _gap(runs, name, base, wanted[0])
+    return row
 
 
-def _said(protocol: str) -> str:
-    """A protocol's name as the tables print it."""
-    switch = protocol.removeprefix("as_published").lstrip("_").replace("_", "-")
-    leaks = " (leaks)" * (protocol in ("as_published", "as_published_stop"))
-    told = {"corrected": protocol, "": "as published, all of it"}.get(switch) or facts(PAPER)["switches"][switch]
-    return f"{told}{leaks}"
+def _gap(runs: Runs, name: str, base: str, metric: str) -> dict[str, float]:
+    """The arm less its base, tested unless they are the same runs under the same scores."""
+    column = f"gap of {metrics.metric(metric).label}"
+    try:
+        first, second = (scored(runs, arm, metric) for arm in (name, base))
+        if (first.arm, first.metric) == (second.arm, second.metric):
+            return {}
+        found = tested(compare([(1, first), (-1, second)]))
+    except ValueError as error:
+        # Seeds that drop other segments of one test split are no repetitions of each other.
+        log.info("no test of %s against %s: %s", name, base, error)
+        values = [scores(runs.select(arm=arm), metric)["value"].mean() for arm in (name, base)]
+        found = {"difference": values[0] - values[1]}
+    return {column if key == "difference" else key: value for key, value in found.items()}
 
+
+# --- classes ------------------------------------------------------------------------------------------------------
 
 CLASSES = (
     "Precision, recall and F1 of each class, mean over the runs; interval: 95 % t-interval of the mean F1 over runs.",
 )
 
 
-def class_table(runs: Runs) -> pd.DataFrame:
-    """One row an arm and class, under the corrected protocol."""
+def class_table(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """One row an arm and class, under the corrected protocol; none for numbers."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    rows = []
-    for arm, title in titles().items():
-        scores, names = [], []
-        for run in runs.select(arm=arm):
-            table = runs.predictions(run)
-            table = table[table["split"] == "test"]
-            probabilities, label = _classes(table)
-            names = [name.removeprefix("p_") for name in table.filter(regex="^p_").columns]
-            guess = probabilities.argmax(axis=1)
-            scores.append(precision_recall_fscore_support(label, guess, labels=range(len(names)), zero_division=0)[:3])
+    rows: list[tuple[Any, ...]] = []
+    for arm, title in main_arms(runs, paper).items():
+        own = list(runs.select(arm=arm))
+        names = own[0].record.corpus.task.classes
+        per_run = []
+        for run in own if names else ():
+            values, label = arrays(run)
+            options: dict[str, Any] = {"labels": range(len(names)), "zero_division": 0}
+            per_run.append(precision_recall_fscore_support(label, values.argmax(axis=1), **options)[:3])
         for index, name in enumerate(names):
-            each = np.array(scores)[:, :, index]
+            each = np.array(per_run)[:, :, index]
             f1 = statistics.over_seeds(each[:, 2])
             rows.append((title, name, len(each), *each.mean(0), f1.sd, f1.low, f1.high))
     columns = ["arm", "class", "runs", "precision ↑", "recall ↑", "F1 ↑", "s.d. of F1", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
+# --- costs --------------------------------------------------------------------------------------------------------
+
 COST = (
-    "Ratios to the arm Text only, each measured in one run on one machine; operations: forward and backward of one "
-    "training sample, counted by torch's FLOP counter. Late fusion costs what its two parts cost.",
-    "epochs: until early stopping, mean over runs; score: AUROC, mean over runs.",
+    "Operations by torch's FLOP counter: of a training sample forward and backward, of a prediction forward alone, "
+    "from text and image on. Frozen encoders train on stored vectors. Late fusion costs what its two parts cost.",
+    "epochs: until early stopping, mean over runs; score: mean over runs.",
+)
+TIMING = (
+    "Each arm in its first run, all on one machine: an epoch without validation, and the tensors that it holds at its "
+    "peak (weights, gradients, the optimizer's state, activations). Late fusion takes the time of both parts, and the "
+    "memory of the larger one.",
 )
 
 
-def costs(runs: Runs) -> pd.DataFrame:
-    """arm, title, the measured costs, epochs (mean over runs), score (mean, low, high) of every measured arm."""
-    scores = runs.scores(METRIC)
+def costs(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """arm, title, COUNTED and TIMED, epochs (mean over runs), mean, low, high (of the score) of every measured arm."""
+    metric = paper.facts["drawn_metric"][task_of(runs)]
+    known = definitions(runs)
     rows = []
-    for arm, title in titles().items():
-        own = list(runs.select(arm=arm))
-        # Measured with seed 0: some of the seeds, as in a scattered job, may have none.
-        measured = [run.record.measurements for run in own if "flops_per_sample" in run.record.measurements]
-        if not measured:
-            continue
-        score = statistics.over_seeds(scores.loc[scores["arm"] == arm, "value"].to_numpy(float))
-        epochs = [run.record.measurements.get("epochs", np.nan) for run in own]
-        row: dict[str, object] = {"arm": arm, "title": title, "epochs": float(np.mean(epochs))}
-        row |= {name: measured[0].get(name, np.nan) for name in COSTS}
+    for arm, title in main_arms(runs, paper).items():
+        averaged = known[arm].model == "mean"
+        parts = [_measured(runs, part) for part in (known[arm].args["of"] if averaged else [arm])]
+        if not all("flops_per_sample" in part for part in parts):
+            continue  # seeds or folds of another job may have measured it
+        row: dict[str, Any] = {"arm": arm, "title": title}
+        row["epochs"] = np.nan if averaged else float(runs.select(arm=arm).frame["epochs"].mean())
+        for name in (*COUNTED, *TIMED):
+            values = [float(part.get(name, np.nan)) for part in parts]
+            row[name] = max(values) if name == "epoch_peak_memory_mb" else sum(values)
+        score = statistics.over_seeds(scored(runs, arm, metric).values)
         rows.append(row | {"mean": score.mean, "low": score.low, "high": score.high})
     return pd.DataFrame(rows)
 
 
-def cost_table(runs: Runs) -> pd.DataFrame:
-    """Parameters as they are, the other costs as ratios to text only."""
-    frame = costs(runs)
-    if frame.empty or "text-only" not in set(frame["arm"]):
+def _measured(runs: Runs, arm: str) -> dict[str, Any]:
+    """What the first run of an arm has measured of its costs."""
+    for run in runs.select(arm=arm):
+        if "flops_per_sample" in run.record.measurements:
+            return run.record.measurements | (run.runtime.timings if run.runtime else {})
+    return {}
+
+
+def cost_base(frame: pd.DataFrame, paper: Paper) -> pd.Series:
+    """The row of `costs` that others are given as ratios to: that of the facts, or else the first."""
+    named = frame[frame["arm"] == paper.facts["cost_base"]]
+    row: pd.Series = (named if len(named) else frame).iloc[0]
+    return row
+
+
+def cost_table(runs: Runs, paper: Paper, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Parameters and what is timed as they are, operations and what is timed as ratios to the base."""
+    frame = costs(runs, paper)
+    if frame.empty or frame[list(columns)].isna().all(axis=None):
         return pd.DataFrame()
-    base = frame[frame["arm"] == "text-only"].iloc[0]
+    base = cost_base(frame, paper)
     shown = pd.DataFrame({"arm": frame["title"]})
-    for name, label in COSTS.items():
+    for name, label in columns.items():
         values = frame[name].astype(float)
         if name.endswith("parameters"):
-            shown[f"{label} (M)"] = values / 1e6
-        else:
-            shown[f"{label} (× text only)"] = values / float(base[name])
-    shown["epochs"] = frame["epochs"]
-    shown[metrics.metric(METRIC).title] = frame["mean"]
+            shown[label] = values / 1e6
+            continue
+        if name in TIMED:
+            shown[label] = values
+        shown[f"{label.partition(' (')[0]} (× {base['title']})"] = values / float(base[name])
+    if columns is COUNTED:
+        metric = paper.facts["drawn_metric"][task_of(runs)]
+        shown = shown.assign(**{"epochs": frame["epochs"], metrics.metric(metric).title: frame["mean"]})
     return shown
 
 
+# --- shares of the training data ----------------------------------------------------------------------------------
+
 SHARES = (
-    "Nested, stratified subsets of the training split; the validation and test splits are whole. Mean and sample s.d. "
-    "(ddof 1) over seeds, 95 % t-interval of the mean, cut at 0 and 1.",
+    "Nested, stratified subsets of the training split of the corpus; its validation and test splits are whole. Mean "
+    "and sample s.d. (ddof 1) over seeds, 95 % t-interval of the mean, cut where the metric ends.",
 )
 
 
-def share_scores(runs: Runs) -> pd.DataFrame:
-    """arm (base), share (per cent), seed, value (accuracy on test)."""
-    scores = runs.scores("accuracy")
-    scores = scores[scores["arm"].str.contains(SHARE, regex=False)]
-    parts = scores["arm"].str.extract(r"^(?P<arm>.+)\.share-(?P<share>\d+)$")
-    return scores.assign(arm=parts["arm"], share=parts["share"].astype(float))[["arm", "share", "seed", "value"]]
+def share_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """arm (the one that is varied), title, share (per cent), seed, value (first metric on test), by arm and share."""
+    found = scores(runs, paper.metrics(task_of(runs))[0])
+    every = {**paper.arms, **definitions(runs)}
+    rows = []
+    for name in arms_in_order(runs, paper):
+        arm = every[name]
+        if low_resource(arm):
+            base = str(arm.like) if arm.like in every else name
+            own = found[found["arm"] == name].assign(arm=base, title=every[base].title, share=arm.protocol.share)
+            rows.append(own[["arm", "title", "share", "seed", "value"]])
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.concat(rows)
+    places = {name: place for place, name in enumerate(every)}
+    order = frame.assign(place=frame["arm"].map(places)).sort_values(["place", "share", "seed"], kind="stable").index
+    return frame.loc[order].reset_index(drop=True)
 
 
-def share_table(runs: Runs) -> pd.DataFrame:
+def share_means(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """arm, title, share, n, mean, sd, low, high of `share_scores`; intervals of rates are cut at 0 and 1."""
+    least, most = (0.0, 1.0) if metrics.metric(metric).kind == "classification" else (-np.inf, np.inf)
+    rows = []
+    for key, part in frame.groupby(["arm", "title", "share"], sort=False):
+        got = statistics.over_seeds(part["value"].to_numpy(float))
+        rows.append((*key, got.n, got.mean, got.sd, max(got.low, least), min(got.high, most)))
+    return pd.DataFrame(rows, columns=["arm", "title", "share", "n", "mean", "sd", "low", "high"])
+
+
+def share_table(runs: Runs, paper: Paper) -> pd.DataFrame:
     """One row an arm and share."""
-    scores = share_scores(runs)
-    if scores.empty:
-        return scores
-    rows = toledo_figures.share_means(scores)
-    rows["place"] = rows["arm"].map(list(titles()).index)
-    rows = rows.sort_values(["place", "share"]).drop(columns="place").assign(arm=rows["arm"].map(titles()))
-    names = {"share": "share of training data (%)", "n": "seeds", "mean": "Accuracy ↑", "sd": "s.d."}
-    return rows.astype({"share": int}).rename(columns=names)
-
-
-def figures(runs: Runs, folder: Path) -> list[Figure]:
-    """Draw and save, for each corpus, all figures that its runs allow."""
-    made: list[Figure] = []
-
-    def keep(figure: Figure, data: pd.DataFrame, name: str) -> None:
-        draw.save(figure, data, folder, name)
-        made.append(figure)
-
-    named = titles()
-    for corpus, part in by_corpus(runs, PAPER):
-        where = f"{corpus} ({kind_of_data(part)})"
-        keep(*arm_figure(part, PAPER, corpus, METRIC, named), f"{corpus}-arms")
-        measured = costs(part)
-        if len(measured) and "text-only" in set(measured["arm"]):
-            base = float(measured.loc[measured["arm"] == "text-only", "flops_per_sample"].iloc[0])
-            points = measured.assign(cost=measured["flops_per_sample"].astype(float) / base)
-            points = points[["title", "cost", "mean", "low", "high"]]
-            figure = toledo_figures.cost_frontier(points, METRIC, "Training operations a sample (ratio to text only)")
-            keep(figure, points, f"{corpus}-cost")
-        shares = share_scores(part)
-        if len(shares):
-            figure = toledo_figures.share_curves(shares, named, "accuracy")
-            draw.heading(figure, f"Little training data, {where}")
-            keep(figure, shares, f"{corpus}-shares")
-        gaps = gap_rows(part)
-        if len(gaps):
-            figure = toledo_figures.protocol_gaps(gaps, "accuracy")
-            draw.heading(figure, f"Joint fine-tuning under the published protocol, {where}")
-            keep(figure, gaps, f"{corpus}-protocols")
-        points, classes = embedding_points(part)
-        if len(points):
-            figure = toledo_figures.embedding_stages(points, classes)
-            draw.heading(figure, f"Fused vectors of test segments, {where}")
-            keep(figure, points, f"{corpus}-embeddings")
-        groups = agreement_scores(part)
-        if len(groups):
-            figure = toledo_figures.agreement(groups, named, list(dict.fromkeys(groups["group"])))
-            keep(figure, groups, f"{corpus}-agreement")
-        trust = confidences(part)
-        if len(trust):
-            keep(toledo_figures.calibration(trust, named), trust, f"{corpus}-calibration")
-        drawn, data = example_figure(part)
-        if drawn is not None:
-            keep(drawn, data, f"{corpus}-examples")
-    return made
-
-
-def gap_rows(runs: Runs) -> pd.DataFrame:
-    """title, mean, low, high: what each switch of the published protocol, and all together, do to joint fine-tuning."""
-    frame = protocol_table(runs)
+    frame = share_scores(runs, paper)
     if frame.empty:
         return frame
-    own = frame[(frame["arm"] == titles()["joint"]) & frame["gap of accuracy"].notna()]
-    return own.rename(columns={"protocol": "title", "gap of accuracy": "mean"})[["title", "mean", "low", "high"]]
-
-
-def embedding_points(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
-    """Principal components of the fused vectors of joint fine-tuning, each stage on its own, and the classes."""
-    for run in runs.select(arm="joint"):
-        if "embeddings" in run.record.artifacts:
-            table, parts = runs.artifact(run, "embeddings"), []
-            for _, part in table.groupby("stage", sort=False):
-                vectors = part.filter(regex=r"^e\d+$").to_numpy(float)
-                # The two leading directions of the centred vectors.
-                left, sizes, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
-                x, y = (left[:, :2] * sizes[:2]).T
-                parts.append(part[["segment_id", "stage", "label"]].assign(x=x, y=y))
-            return pd.concat(parts, ignore_index=True), _class_names(runs, run)
-    return pd.DataFrame(), []
-
-
-def _class_names(runs: Runs, run: Run) -> list[str]:
-    return [name.removeprefix("p_") for name in runs.predictions(run).filter(regex="^p_").columns]
-
-
-AGREE = "text and image agree"
-
-
-def agreement_scores(runs: Runs) -> pd.DataFrame:
-    """Accuracy by who is right where text and image differ: group, arm, seed, value; corpora with both labels only."""
-    rows = []
-    for arm in titles():
-        for run in runs.select(arm=arm):
-            table = runs.predictions(run)
-            table = table[table["split"] == "test"]
-            if "text_label" not in table:
-                continue
-            classes = np.array(_class_names(runs, run))
-            truth = classes[table["label"].to_numpy(int)]
-            guess = classes[_classes(table)[0].argmax(axis=1)]
-            text, image = table["text_label"].to_numpy(str), table["image_label"].to_numpy(str)
-            groups = {
-                AGREE: text == image,
-                "differ, the text is right": (text != image) & (text == truth),
-                "differ, the image is right": (text != image) & (image == truth),
-            }
-            for group, chosen in groups.items():
-                if chosen.any():
-                    rows.append((group, arm, run.record.seed, float((guess == truth)[chosen].mean())))
-    return pd.DataFrame(rows, columns=["group", "arm", "seed", "value"])
-
-
-def confidences(runs: Runs) -> pd.DataFrame:
-    """Every test prediction of the arms that are compared: arm, confidence, correct."""
-    parts = []
-    for run in runs.select(arm=["text-only", "image-only", "frozen", "joint", "clip-fine-tuned"]):
-        table = runs.predictions(run)
-        probabilities, label = _classes(table[table["split"] == "test"])
-        right = probabilities.argmax(axis=1) == label
-        parts.append(pd.DataFrame({"arm": run.record.arm, "confidence": probabilities.max(axis=1), "correct": right}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def example_rows(runs: Runs, count: int = 3) -> tuple[list[str], pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Segments, their texts and images (base64), and each arm's probabilities of them in the same run number.
-
-    The segments are those whose probabilities differ most between the arms, of the few that are stored.
-    """
-    run = next((run for run in runs.select(arm="joint") if "examples" in run.record.artifacts), None)
-    if run is None:
-        return [], pd.DataFrame(), {}
-    stored = runs.artifact(run, "examples").set_index("segment_id")
-    given: dict[str, pd.DataFrame] = {}
-    for other in runs.select(arm=list(titles()), seed=run.record.seed):
-        table = runs.predictions(other)
-        table = table[(table["split"] == "test") & table["segment_id"].isin(stored.index)].set_index("segment_id")
-        given[other.record.arm] = table.filter(regex="^p_")
-    common = [name for name in stored.index if all(name in table.index for table in given.values())]
-    spread = np.stack([table.loc[common].to_numpy(float) for table in given.values()]).std(axis=0).sum(axis=1)
-    chosen = [common[index] for index in np.argsort(-spread, kind="stable")[:count]]
-    label = runs.predictions(run).drop_duplicates("segment_id").set_index("segment_id")["label"].astype(int)
-    classes = _class_names(runs, run)
-    shown = stored.loc[chosen].assign(label=[classes[label[name]] for name in chosen])
-    return chosen, shown, {arm: table.loc[chosen] for arm, table in given.items()}
-
-
-def example_figure(runs: Runs) -> tuple[Figure | None, pd.DataFrame]:
-    """Segments with their text, image and each arm's probabilities, and the probabilities as a frame."""
-    chosen, shown, given = example_rows(runs)
-    if not chosen:
-        return None, pd.DataFrame()
-    order = [arm for arm in titles() if arm in given]
-    frames = []
-    for segment in chosen:
-        values = [given[arm].loc[segment].to_numpy(float) for arm in order]
-        columns = [name.removeprefix("p_") for name in given[order[0]].columns]
-        frames.append(pd.DataFrame(values, index=[titles()[arm] for arm in order], columns=columns))
-    pictures = [np.asarray(Image.open(BytesIO(base64.b64decode(image))).convert("RGB")) for image in shown["image"]]
-    headings = [f"{segment}\nlabel: {label}" for segment, label in zip(chosen, shown["label"], strict=True)]
-    data = pd.concat(
-        [
-            frame.rename_axis("arm").reset_index().assign(segment_id=name)
-            for name, frame in zip(chosen, frames, strict=True)
-        ]
-    )
-    return toledo_figures.examples(pictures, list(shown["text"]), headings, frames), data
+    metric = paper.metrics(task_of(runs))[0]
+    names = {"title": "arm", "share": "share of training data (%)", "n": "seeds", "sd": "s.d."}
+    rows = share_means(frame, metric).drop(columns="arm")
+    return rows.rename(columns=names | {"mean": metrics.metric(metric).title})
