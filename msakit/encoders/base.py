@@ -25,9 +25,9 @@ class EncoderError(ValueError):
 class Encoder(Protocol):
     """What `msakit.features.extract` asks of an encoder.
 
-    It may also have `estimated_size(row)`, an estimate of `size` that reads no more than a file's header, by which segments
-    are brought into buckets of like length; `batch_frames` and `bucket`, the defaults of `extract` for it;
-    `blank_frames(prepared)`, how many frames will be zeros because nothing was found in them; and
+    It may also have `estimated_size(row)`, which stands for `size` without reading more than a file's header, and by
+    which segments are brought into buckets of like length; `batch_frames` and `bucket`, the defaults of `extract` for
+    it; `blank_frames(prepared)`, how many frames will be zeros because nothing was found in them; and
     `truncated(prepared)`, whether the segment lost its end to a limit of the encoder.
     """
 

@@ -54,7 +54,7 @@ class TextEncoder:
             raise EncoderError(f"output of the text encoder {name} is {output!r}: choose one of {', '.join(OUTPUTS)}")
         if output == "projected" and not hasattr(model, "get_text_features"):
             raise EncoderError(
-                f"{name} is a {type(model).__name__}, which projects no texts: give a dual encoder (CLIP)"
+                f"{name} is a {type(model).__name__}, no dual encoder: output 'projected' needs one (CLIP)"
             )
         self.max_length = token_limit(tokenizer, model.config, max_length)
         # Of an encoder-decoder only the encoder reads the text.

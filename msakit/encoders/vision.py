@@ -71,7 +71,7 @@ class VisionEncoder:
             raise EncoderError(f"output of the vision encoder {name} is {output!r}: choose one of {', '.join(OUTPUTS)}")
         if output == "projected" and not hasattr(model, "get_image_features"):
             raise EncoderError(
-                f"{name} is a {type(model).__name__}, which projects no images: give a dual encoder (CLIP)"
+                f"{name} is a {type(model).__name__}, no dual encoder: output 'projected' needs one (CLIP)"
             )
         device = pick_device(device)
         tower: Any = model if output == "projected" else getattr(model, "vision_model", model)

@@ -42,7 +42,8 @@ class WhisperEncoder:
         if (extractor.sampling_rate, 2 * extractor.hop_length) != (self.rate, self.hop):
             raise EncoderError(f"{name} reads {extractor.sampling_rate} Hz in steps of {extractor.hop_length} samples")
         self.device = pick_device(device)
-        self.model: Any = getattr(model, "encoder", model).to(self.device).eval()
+        encoder: Any = getattr(model, "encoder", model)
+        self.model = encoder.to(self.device).eval()
         self.extractor = extractor
         self.name = name
         self.every = every

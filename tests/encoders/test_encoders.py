@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 from encoder_pools import tone
+from PIL import Image
 from transformers import (
     AutoFeatureExtractor,
     AutoModel,
+    AutoTokenizer,
+    BertForMaskedLM,
+    CLIPImageProcessorPil,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
     HubertConfig,
     HubertModel,
     Wav2Vec2FeatureExtractor,
@@ -15,10 +21,10 @@ from transformers import (
 )
 
 from msakit.data.media import write_audio, write_video
-from msakit.encoders import ENCODERS, load_encoder, resolve_path
+from msakit.encoders import ENCODERS, encoder_class, load_encoder, resolve_path
 from msakit.encoders.audio import AudioEncoder
 from msakit.encoders.base import EncoderError, SegmentError, to_half
-from msakit.encoders.pretrained import weights_digest
+from msakit.encoders.pretrained import load_image_processor, load_model, weights_digest
 from msakit.encoders.text import TextEncoder, TokenIds
 from msakit.encoders.vision import Pictures, VisionEncoder
 
@@ -192,8 +198,6 @@ def test_video_without_a_face_and_image_rows(trained, tmp_path):
     assert not encoder.encode([item])[0].any()
     whole = VisionEncoder.from_pretrained(trained["clip"], fps=3, faces=False)
     assert whole.blank_frames(whole.prepare({"video": str(tmp_path / "grey.mp4")})) == 0
-    from PIL import Image
-
     Image.new("RGB", (50, 40), "red").save(tmp_path / "red.png")
     picture = encoder.prepare({"image": str(tmp_path / "red.png"), "video": None})
     assert encoder.encode([picture])[0].shape == (5, 1, 64)
@@ -340,3 +344,148 @@ def test_half_precision_is_clipped():
 
 def test_saved_extractor_opens(trained):
     assert AutoFeatureExtractor.from_pretrained(trained["wavlm"]).sampling_rate == 16000
+
+
+# -- what the head of a fine-tuned model reads
+
+
+def vectors_of(encoder, items):
+    """The one layer of each item, one after another."""
+    batch = encoder.encode(items)
+    assert_same(batch, alone(encoder, items), 4e-3)
+    assert all(features.shape[::2] == (encoder.n_layers, encoder.dim) == (1, encoder.dim) for features in batch)
+    return np.concatenate([features[0] for features in batch]).astype(np.float32)
+
+
+@torch.inference_mode()
+def test_text_outputs_are_what_models_read(trained):
+    texts = ["a red square", "a bar , a green bar and a blue bar"]
+    model, tokenizer = AutoModel.from_pretrained(trained["clip"]), AutoTokenizer.from_pretrained(trained["clip"])
+    ready = tokenizer(texts, padding=True, return_tensors="pt")
+    ready = {name: ready[name] for name in ("input_ids", "attention_mask")}
+    projected = load_encoder({"kind": "text", "path": trained["clip"], "output": "projected"})
+    expected = torch.nn.functional.normalize(model.get_text_features(**ready).pooler_output, dim=-1)
+    items = [projected.prepare({"text": text}) for text in texts]
+    np.testing.assert_allclose(vectors_of(projected, items), expected, atol=2e-3)
+    distilbert, tokenizer = (kind.from_pretrained(trained["distilbert"]) for kind in (AutoModel, AutoTokenizer))
+    ready = tokenizer(texts, padding=True, return_tensors="pt")
+    ready = {name: ready[name] for name in ("input_ids", "attention_mask")}
+    first = load_encoder({"kind": "text", "path": trained["distilbert"], "output": "first"})
+    items = [first.prepare({"text": text}) for text in texts]
+    np.testing.assert_allclose(
+        vectors_of(first, items), distilbert(**ready).last_hidden_state[:, 0], atol=4e-3, rtol=4e-3
+    )
+    assert first.config() != load_encoder({"kind": "text", "path": trained["distilbert"]}).config()
+
+
+@torch.inference_mode()
+def test_vision_outputs_are_what_models_read(trained):
+    items = [random_pictures([True], seed) for seed in range(3)]
+    pixels = torch.from_numpy(np.concatenate([item.pixels for item in items]))
+    resnet, clip = (AutoModel.from_pretrained(trained[name]) for name in ("resnet", "clip"))
+    specs = {
+        "pooled": (trained["resnet"], resnet(pixel_values=pixels).pooler_output.flatten(1)),
+        "projected": (trained["clip"], clip.get_image_features(pixel_values=pixels).pooler_output),
+    }
+    for output, (path, expected) in specs.items():
+        encoder = load_encoder({"kind": "vision", "path": path, "output": output, "batch": 2})
+        if output == "projected":
+            expected = torch.nn.functional.normalize(expected, dim=-1)
+        np.testing.assert_allclose(vectors_of(encoder, items), expected, atol=4e-3, rtol=4e-3)
+
+
+@torch.inference_mode()
+def test_a_grid_gives_the_cells_of_a_picture(trained):
+    resnet, clip = (AutoModel.from_pretrained(trained[name]) for name in ("resnet", "clip"))
+    items = [random_pictures([True, False], 1), random_pictures([True], 2)]
+    pixels = torch.from_numpy(np.concatenate([item.pixels for item in items]))
+    encoder = load_encoder({"kind": "vision", "path": trained["resnet"], "output": "grid", "cell_dim": 64, "batch": 1})
+    first, second = encoder.encode(items)
+    state = resnet(pixel_values=pixels, output_hidden_states=True).hidden_states[3]  # 64 channels
+    cells = state.flatten(2).transpose(1, 2).numpy()
+    np.testing.assert_allclose(second[0], cells[1], atol=4e-3, rtol=4e-3)
+    np.testing.assert_allclose(first[0, :16], cells[0], atol=4e-3, rtol=4e-3)
+    assert (first.shape, encoder.frame_rate) == ((1, 32, 64), None)
+    assert not first[0, 16:].any()  # no face in the second frame
+    assert [encoder.blank_frames(item) for item in items] == [16, 0]
+    # The last layer where none is as wide; of tokens those of the patches.
+    tokens = load_encoder({"kind": "vision", "path": trained["clip"], "output": "grid"}).encode(items[1:])[0]
+    states = clip.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
+    np.testing.assert_allclose(tokens[0], states[-1][1, 1:], atol=4e-3, rtol=4e-3)
+
+
+@torch.inference_mode()
+def test_a_position_is_the_class_token_or_the_mean_of_the_patches(trained):
+    items = [random_pictures([True], 1)]
+    clip = AutoModel.from_pretrained(trained["clip"]).vision_model
+    states = clip(pixel_values=torch.from_numpy(items[0].pixels), output_hidden_states=True).hidden_states
+    mean = load_encoder({"kind": "vision", "path": trained["clip"], "position": "mean"})
+    np.testing.assert_allclose(mean.encode(items)[0][4, 0], states[4][0, 1:].mean(0), atol=2e-3, rtol=2e-3)
+    assert mean.config()["position"] == "mean of patches"
+    named, default = (load_encoder({"kind": "vision", "path": trained["clip"], **given}) for given in (
+        {"position": "cls"}, {}))  # fmt: skip
+    assert named.config() == default.config()
+    with pytest.raises(EncoderError, match=r"position .* 'cls': choose mean, as it has no \[CLS\]"):
+        load_encoder({"kind": "vision", "path": trained["resnet"], "position": "cls"})
+
+
+def test_register_tokens_are_no_patches():
+    torch.manual_seed(0)
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**settings, num_register_tokens=3)).eval()
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    encoder = VisionEncoder(model, processor, "dino", position="mean")
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 28, 28)).astype(np.float32)
+    with torch.inference_mode():
+        state = model(torch.from_numpy(pixels), output_hidden_states=True).hidden_states[-1]
+    assert state.shape[1] == 1 + 3 + 4
+    (features,) = encoder.encode([Pictures(pixels, np.array([True]))])
+    np.testing.assert_allclose(features[-1, 0], state[0, 4:].mean(0), atol=4e-3, rtol=4e-3)
+
+
+def test_outputs_that_there_are_not_are_refused(trained):
+    for kind, path in (("text", "bert"), ("vision", "resnet")):
+        with pytest.raises(EncoderError, match=f"of the {kind} encoder {path} is 'pooler': choose one of hidden"):
+            load_encoder({"kind": kind, "path": trained[path], "output": "pooler"})
+        with pytest.raises(EncoderError, match="no dual encoder: output 'projected' needs one"):
+            load_encoder({"kind": kind, "path": trained[path], "output": "projected"})
+
+
+@pytest.mark.parametrize("name", ["clip", "resnet"])
+def test_a_picture_is_processed_alike_as_an_array_and_as_an_image(trained, name):
+    """The store is given arrays, fine-tuned models images."""
+    processor = load_image_processor(trained[name])
+    picture = np.random.default_rng(0).integers(0, 256, size=(50, 70, 3), dtype=np.uint8)
+    as_array, as_image = (
+        processor(images=[each], return_tensors="np")["pixel_values"] for each in (picture, Image.fromarray(picture))
+    )
+    np.testing.assert_array_equal(as_array, as_image)
+
+
+# -- checkpoints
+
+
+def test_conventional_kinds_say_so():
+    known = {kind for kind in ENCODERS if encoder_class(kind).conventional}
+    assert known == {"bag-of-embeddings", "acoustic-set", "opensmile", "visual-set", "precomputed"}
+
+
+def test_weights_that_a_checkpoint_lacks_are_named_and_the_same_at_every_load(trained, tmp_path, caplog):
+    model = BertForMaskedLM.from_pretrained(trained["bert"])  # no pooler
+    model.save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(trained["bert"]).save_pretrained(tmp_path / "bert")
+    torch.manual_seed(1)
+    first = load_encoder(f"text:{tmp_path / 'bert'}")
+    drawn = torch.rand(1)
+    assert "bert lacks weights, which start at random: pooler.dense.bias, pooler.dense.weight" in caplog.text
+    torch.manual_seed(1)
+    assert torch.rand(1) == drawn  # the caller's random numbers are left alone
+    assert load_encoder(f"text:{tmp_path / 'bert'}").config() == first.config()
+
+
+def test_one_tower_of_a_dual_encoder_opens_alone(trained):
+    whole = load_model(trained["clip"])
+    text, vision = load_model(trained["clip"], "text"), load_model(trained["clip"], "vision")
+    assert {name for name, _ in whole.named_children()} >= {"text_model", "vision_model"}
+    assert (text.config.model_type, vision.config.model_type) == ("clip_text_model", "clip_vision_model")
+    assert not whole.config.model_type.endswith("model")

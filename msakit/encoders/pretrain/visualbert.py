@@ -7,6 +7,7 @@ folder, so that the model brings its own image encoder.
 """
 
 from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
