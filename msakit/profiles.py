@@ -121,5 +121,5 @@ def _inputs(parameters: Mapping[str, Any]) -> Iterator[str]:
                 yield path
         elif spec:
             yield from (spec[key] for key in ("path", "tokenizer", "grid") if spec.get(key))
-    for other in parameters.get("also") or ():
+    for other in (parameters.get("by_corpus") or {}).values():
         yield from _inputs(other)
