@@ -1,4 +1,4 @@
-"""A small results folder as the workflow publishes it: recorded runs, tables, figures, claims, executed notebooks."""
+"""A small results folder as it is published: recorded runs, tables, figures, claims, executed notebooks."""
 
 import base64
 import json
@@ -9,70 +9,70 @@ import nbformat
 import numpy as np
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from small_runs import paper, regression, write
 
-from msakit.reporting import figures, tables
-from msakit.reporting.claims import Row
+from msakit.reporting import figures, scores, tables
+from msakit.reporting.claims import VERDICTS, Ledger, Row, _plain, as_data
 from msakit.reporting.manifest import write_manifest
-from msakit.runs import record as records
+from msakit.runs.store import pack, read_runs
 
 ARMS = {"text-only": "Text only", "joint": "Both, joint", "frozen": "Both, frozen"}
 FORMULA = r"$$z = \sum_m \alpha_m z_m, \qquad \alpha_m = \sigma(w_m^\top [z_v; z_a] + b_m)$$"
+FACTS = {
+    "kim2022": {
+        "authors": "Kim, Kim", "status": "reconstructed", "venue": "IJCNN 2022",
+        "arms": {name: {"title": title, "model": "m"} for name, title in {**ARMS, "cms": "CMS"}.items()},
+        "left_out": {"The authors' own equations": "They are not public."},
+    },
+    "ando2022": {"authors": "Ando, Masumura, Sato", "code": "https://example.org/code"},
+    "toledo2022": {"authors": "Toledo, Marcacini"},
+}  # fmt: skip
+PAPERS = {name: paper(name, **FACTS[name]) for name in ("ando2022", "toledo2022", "kim2022")}
 
 
 def results(folder: Path) -> Path:
-    """Three arms of three seeds of Kim & Kim on a made-up corpus, a table, a wide table and two figures."""
+    """Three arms of three seeds of Kim & Kim on a small corpus, a table, a wide table and two figures."""
     rng = np.random.default_rng(0)
     label = np.linspace(-3, 3, 40)
-    for place, arm in enumerate(ARMS):
+    videos = [f"v{k // 4}" for k in range(len(label))]
+    for index, (arm, title) in enumerate(ARMS.items()):
         for seed in range(3):
-            record(folder / "runs", arm, seed, label + rng.normal(0, 0.3 * (place + 1), len(label)), label)
-    runs = records.read_all(folder / "runs")
-    made = tables.summarise(runs, "mini-mosi", "Kim & Kim 2022 (reconstructed) on mini-mosi",
-                            {**ARMS, "cms": "CMS"}, ["mae", "corr"])  # fmt: skip
+            prediction = label + rng.normal(0, 0.3 * (index + 1), len(label))
+            write(folder.with_name("built"), arm, seed, regression(label, prediction, video_id=videos), title=title,
+                  selection={"split": "valid", "metric": "mae", "value": 1.0, "epoch": 2}, history=[{"epoch": 1.0}],
+                  runtime={"seconds": 1.5, "peak_memory_mb": 100.0})  # fmt: skip
+    pack(read_runs(folder.with_name("built")), folder / "runs")
+    runs = read_runs(folder / "runs")
+    table = tables.arm_table(runs, PAPERS["kim2022"], "Kim & Kim 2022 (reconstructed) on mini-mosi")
     wide = pd.DataFrame({"arm": list(ARMS), **{f"column {k}": rng.normal(size=3) for k in range(14)}})
-    for table in (made, tables.Table("mini-mosi-wide", "A wide table on mini-mosi", wide, ("Loss is $x^2$.",))):
-        tables.write(table, folder / "tables" / "kim2022")
+    for each in (table, tables.Table("mini-mosi-wide", "A wide table on mini-mosi", wide, ("Loss is $x^2$.",))):
+        tables.write(each, folder / "tables" / "kim2022")
     with figures.style():
         drawn, axes = plt.subplots(figsize=(figures.PAGE, 2))
-        scores = runs.scores("mae")[["arm", "seed", "value"]]
-        figures.arm_points(axes, scores, "mae", ARMS)
+        points = scores.scores(runs, "mae")[["arm", "seed", "value"]]
+        figures.arm_points(axes, points, "mae", ARMS)
         axes.set_title("mini-mosi (generated data), test")
-    figures.save(drawn, scores, folder / "figures" / "kim2022", "mini-mosi-arms")
+    figures.save(drawn, points, folder / "figures" / "kim2022", "mini-mosi-arms")
     plt.close(drawn)
     write_manifest(folder, "mini")
     return folder
 
 
-def record(root: Path, arm: str, seed: int, prediction: np.ndarray, label: np.ndarray) -> None:
-    corpus = {"name": "mini-mosi", "fingerprint": "f00d", "generated": True, "counts": {"test": len(label)}}
-    selection = {"split": "valid", "metric": "mae", "value": 1.0, "epoch": 2}
-    environment = records.environment()
-    made = records.RunRecord("kim2022", arm, seed, corpus, "corrected", {}, "key", selection, [{"epoch": 1.0}],
-                             environment, 1.5, 100.0)  # fmt: skip
-    frame = pd.DataFrame({"segment_id": [f"v{k // 4}_{k}" for k in range(len(label))], "split": "test",
-                          "label": label, "prediction": prediction})  # fmt: skip
-    records.write(root, made, frame)
-
-
 def claims(folder: Path) -> None:
     """A ledger with one claim of each verdict, in the form that `msakit claims` writes."""
-    from msakit.reporting.claims import VERDICTS, Ledger, as_data
-
     shape = as_data(Ledger("mini", (), ()))
     shape["claims"] = [claim(verdict) for verdict in VERDICTS]
     (folder / "claims.json").write_text(json.dumps(shape))
 
 
 def claim(verdict: str) -> dict[str, object]:
-    row = Row("kim2022", "x", "context", "generated", "mini-mosi", "parts", "difference", "mae", "joint", "frozen",
-              "seeds and videos", -0.2, -0.3, -0.1, 0.0, (3, 3), 40, 10, 0.01, 0.02, 9.0, 0.001, 0.004, 4, 0.15,
-              verdict, "too few seeds" if verdict == "not testable here" else "")  # fmt: skip
-    from msakit.reporting.claims import _plain
-
+    row = Row("kim2022", "x", "context", "generated", "mini-mosi", "parts", "difference", "mae", "down", "joint",
+              "frozen", "seeds and videos", -0.2, -0.3, -0.1, 0.0, (3, 3), 40, 10, 0.01, 0.02, 9.0, 0.001, 0.004, 4,
+              0.15, verdict, "too few seeds" if verdict == "not testable here" else "")  # fmt: skip
     return {
         "paper": "kim2022", "id": f"claim {verdict}", "sentence": f"A sentence that is {verdict}.", "source": "here",
-        "kind": "generated", "metric": "mae", "direction": "down", "test": "difference", "family": "parts",
-        "margin": 0.0, "minimal_n": 3, "verdict": verdict, "comparisons": [_plain(row)],
+        "kind": "generated", "metric": "mae", "test": "difference", "family": "parts", "margin": 0.0, "minimal_n": 3,
+        "verdict": verdict, "comparisons": [_plain(row)],
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ style of its own besides, so that a figure reads in grey. Sizes are for one colu
 
 import itertools
 import json
+import shutil
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,25 +83,39 @@ def save(figure: Figure, data: pd.DataFrame, folder: Path, name: str) -> Path:
         figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None, **words})
     path = Path(folder) / f"{name}.png"
     write_atomically(path, picture.getvalue())
-    write_data(Path(folder), {**read_data(Path(folder)), name: data})
+    _write_data(Path(folder), {**_stored_data(Path(folder)), name: _plain(data)})
     return path
 
 
 def read_data(folder: Path) -> dict[str, pd.DataFrame]:
     """The plotted data of a folder's figures, by name; empty where there are none."""
+    return {name: pd.DataFrame(**content) for name, content in _stored_data(folder).items()}
+
+
+def copy_figures(folder: Path, target: Path) -> None:
+    """Copy the pictures of a folder with the data that they show; neither without the other."""
+    stored = _stored_data(folder)
+    data = {name: content for name, content in stored.items() if (folder / f"{name}.png").is_file()}
+    if data:
+        _write_data(target, data)
+    for name in data:
+        shutil.copy2(folder / f"{name}.png", target / f"{name}.png")
+
+
+def _stored_data(folder: Path) -> dict[str, Any]:
     path = folder / DATA
-    if not path.is_file():
-        return {}
-    return {name: pd.DataFrame(**each) for name, each in json.loads(path.read_text(encoding="utf-8")).items()}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
 
 
-def write_data(folder: Path, data: Mapping[str, pd.DataFrame]) -> None:
-    """Write the folder's `data.json`, a figure a line, in alphabetical order."""
-    lines = [f"{json.dumps(name)}: {_as_json(data[name])}" for name in sorted(data)]
+def _write_data(folder: Path, data: Mapping[str, Any]) -> None:
+    """A figure a line, in alphabetical order."""
+    options: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    lines = [f"{json.dumps(name)}: {json.dumps(data[name], **options)}" for name in sorted(data)]
     write_atomically(folder / DATA, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def _as_json(frame: pd.DataFrame) -> str:
+def _plain(frame: pd.DataFrame) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if pd.isna(value):
             return None
@@ -108,8 +123,7 @@ def _as_json(frame: pd.DataFrame) -> str:
         return float(f"{value:.6g}") if isinstance(value, float) else value
 
     rows = [[plain(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    content = {"columns": [str(name) for name in frame.columns], "data": rows}
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return {"columns": [str(name) for name in frame.columns], "data": rows}
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

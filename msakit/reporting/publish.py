@@ -16,7 +16,7 @@ from pathlib import Path
 from msakit.reporting import exports
 from msakit.reporting.cards import FOLDER as HEADS
 from msakit.reporting.contract import Paper
-from msakit.reporting.figures import read_data, write_data
+from msakit.reporting.figures import copy_figures
 from msakit.reporting.manifest import write_manifest
 from msakit.reporting.rebuild import rebuilt
 from msakit.runs.store import Runs, pack, read_runs
@@ -47,7 +47,7 @@ def publish(built: Path, results: Path, profile: str, papers: Mapping[str, Paper
     partial.mkdir(parents=True)
     pack(runs, partial / "runs", before)
     for folder in sorted((built / "figures").glob("*/")):
-        _copy_figures(folder, partial / "figures" / folder.name)
+        copy_figures(folder, partial / "figures" / folder.name)
     for folder in _fullest(built, runs):
         _copy_head(built, folder, results, partial, runs, before)
     exports.write(partial, rebuilt(partial, papers, profile))
@@ -60,15 +60,6 @@ def publish(built: Path, results: Path, profile: str, papers: Mapping[str, Paper
     os.replace(partial, results)
     if old.exists():
         shutil.rmtree(old)
-
-
-def _copy_figures(folder: Path, target: Path) -> None:
-    """The pictures of a paper with the data that they show; neither without the other."""
-    data = {name: frame for name, frame in read_data(folder).items() if (folder / f"{name}.png").is_file()}
-    if data:
-        write_data(target, data)
-    for name in data:
-        shutil.copy2(folder / f"{name}.png", target / f"{name}.png")
 
 
 def _fullest(built: Path, runs: Runs) -> list[Path]:

@@ -38,13 +38,13 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a small results folder that has something of everything; moved alone to another folder."""
-    from small_results import claims, executed, results
+    from small_results import PAPERS, claims, executed, results
 
     from msakit.reporting.site.build import build
 
     root = tmp_path_factory.mktemp("report")
     folder = results(root / "results" / "mini")
     claims(folder)
-    made = build(folder, executed(root / "notebooks", folder))
+    page = build(folder, PAPERS, executed(root / "notebooks", folder))
     alone = tmp_path_factory.mktemp("a folder with spaces") / "moved.html"
-    return made.rename(alone)
+    return page.rename(alone)

@@ -124,7 +124,7 @@ def test_a_click_sorts_the_other_way_and_back(page: Any):
         head.get_by_role("button").click()
         states.append((head.get_attribute("aria-sort"), column(page, 0, 3)))
     assert states == [("ascending", sorted(original)), ("descending", sorted(original, reverse=True)), (None, original)]
-    assert page.locator("#told").text_content() == "In the original order"
+    assert page.locator("#announced").text_content() == "In the original order"
 
 
 def test_sorting_takes_whole_rows_and_numbers_as_numbers(page: Any):
@@ -150,7 +150,7 @@ def test_the_keyboard_sorts_and_its_place_is_seen(page: Any):
     for key, state in (("Enter", "ascending"), ("Space", "descending")):
         page.keyboard.press(key)
         assert page.evaluate("document.activeElement.closest('th').getAttribute('aria-sort')") == state
-    assert "descending" in page.locator("#told").text_content()
+    assert "descending" in page.locator("#announced").text_content()
 
 
 def test_where_more_is_better_the_best_comes_first(page: Any):
@@ -281,9 +281,9 @@ def test_it_reads_without_its_script(chromium: Any, report: Path):
 
 def test_every_picture_has_words(page: Any):
     unfold(page)
-    told = page.eval_on_selector_all("img", "images => images.map((image) => [image.alt, image.naturalWidth])")
-    assert len(told) == 2
-    assert all(len(alt) > 20 and width > 50 for alt, width in told)
+    images = page.eval_on_selector_all("img", "images => images.map((image) => [image.alt, image.naturalWidth])")
+    assert len(images) == 2
+    assert all(len(alt) > 20 and width > 50 for alt, width in images)
     alt = page.locator("figure img").first.get_attribute("alt")
     for part in (
         "mini-mosi (generated data), test",

@@ -4,25 +4,37 @@ import json
 
 import numpy as np
 import pytest
-from test_tables import store
+from scipy import stats
+from small_runs import METRICS, paper, regression
+from small_runs import write as write_run
 from typer.testing import CliRunner
 
-from msakit.cli import app
-from msakit.papers import facts
-from msakit.reporting.compare import BEYOND, SAME, WITHIN, compare
+from msakit import cli, papers
+from msakit.reporting.compare import BEYOND, SAME, WITHIN
+from msakit.reporting.compare import compare as compare_of
+from msakit.runs.store import pack, read_runs
 
 LABEL = np.linspace(-2, 2, 41)
-METRICS = len(facts("ando2022")["metrics"])
-IDS = [f"v{index}_0" for index in range(41)]
+COUNT = len(METRICS["regression"])
+PAPERS = {"kim2022": paper()}
+
+
+def compare(before, after):
+    return compare_of(before, after, PAPERS)
+
+
+def store(root, arm, seed, prediction, **changes):
+    write_run(root / "runs", arm, seed, regression(LABEL, prediction), **changes)
 
 
 def write(root, shift=0.0, seeds=3, arms=("a", "b", "c"), spread=0.05, oracle=0.1, **changes):
     """Arms whose MAE is 0.5, with some spread over seeds, and an oracle; `shift` moves arm a alone."""
     for arm in arms:
         for seed in range(seeds):
-            error = 0.5 + spread * (seed - (seeds - 1) / 2) + shift * (arm == "a")
-            store(root / "runs", arm, seed, LABEL + error, LABEL, IDS, **changes)
-    store(root / "runs", "oracle", 0, LABEL + oracle, LABEL, IDS, **changes)
+            error = 0.5 + spread * (seed - (seeds - 1) / 2) + (shift if arm == "a" else 0.0)
+            store(root, arm, seed, LABEL + error, **changes)
+    # No name tells that it is a reference.
+    store(root, "best", 0, LABEL + oracle, reference=True, **changes)
     return root
 
 
@@ -32,11 +44,11 @@ def verdicts(found, arm="a"):
 
 def test_the_same_results_are_the_same(tmp_path):
     found = compare(write(tmp_path / "x"), write(tmp_path / "y"))
-    assert len(found.numbers) == 4 * METRICS
+    assert len(found.numbers) == 4 * COUNT
     assert {number.verdict for number in found.numbers} == {SAME}
     assert (found.beyond, found.faults) == (False, ())
     assert len(found.lines()) == 1
-    assert len(found.lines(everything=True)) == 1 + 1 + 2 + 4 * METRICS
+    assert len(found.lines(everything=True)) == 1 + 1 + 2 + 4 * COUNT
 
 
 def test_a_move_is_weighed_against_the_seeds(tmp_path):
@@ -50,42 +62,40 @@ def test_a_move_is_weighed_against_the_seeds(tmp_path):
     (number,) = [number for number in far.numbers if (number.arm, number.metric) == ("a", "mae")]
     assert (number.before, number.after, number.n) == (pytest.approx(0.5), pytest.approx(1.0), (3, 3))
     # Pooled over three arms of three seeds, twice: 12 degrees of freedom; 0.01 two-sided over all numbers.
-    from scipy import stats
-
     assert number.noise == pytest.approx(
         stats.t.ppf(1 - 0.01 / 2 / len(far.numbers), 12) * 0.05 * np.sqrt(2 / 3), rel=1e-4
     )
-    assert any(line.startswith("ando2022/mini-mosi/a") and "+0.5000" in line for line in far.lines())
+    assert any(line.startswith("kim2022/mini-mosi/a") and "+0.5000" in line for line in far.lines())
 
 
-def test_one_calm_arm_is_judged_by_its_neighbours(tmp_path):
-    def made(name, shift):
-        folder = write(tmp_path / name, arms=("b", "c"), spread=0.2)
+def test_one_calm_arm_is_compared_by_the_spread_of_all(tmp_path):
+    def folder(name, shift):
+        root = write(tmp_path / name, arms=("b", "c"), spread=0.2)
         for seed in range(3):
-            store(folder / "runs", "a", seed, LABEL + 0.5 + shift, LABEL, IDS)
-        return folder
+            store(root, "a", seed, LABEL + 0.5 + shift)
+        return root
 
-    assert verdicts(compare(made("x", 0.0), made("y", 0.1)))["mae"] == WITHIN
+    assert verdicts(compare(folder("x", 0.0), folder("y", 0.1)))["mae"] == WITHIN
 
 
 def test_what_no_seed_changes_must_be_the_same(tmp_path):
     found = compare(write(tmp_path / "x"), write(tmp_path / "y", oracle=0.101))
-    assert verdicts(found, "oracle")["mae"] == BEYOND
+    assert verdicts(found, "best")["mae"] == BEYOND
 
 
-def test_what_cannot_be_compared_is_said_and_counts(tmp_path):
+def test_what_cannot_be_compared_is_named_and_counts(tmp_path):
     before = write(tmp_path / "x")
     missing = compare(before, write(tmp_path / "missing", arms=("a", "b")))
-    assert missing.faults == (f"ando2022 on mini-mosi: c in {before} only",)
+    assert missing.faults == (f"kim2022 on mini-mosi: c in {before} only",)
     assert missing.beyond
     other = compare(before, write(tmp_path / "other", fingerprint="beef"))
     assert "the corpora differ (fingerprints f00d and beef)" in other.faults[0]
     assert not other.numbers
     elsewhere = compare(before, write(tmp_path / "elsewhere", corpus="mine"))
-    assert [fault.split(" is in")[0] for fault in elsewhere.faults] == ["ando2022 on mini-mosi", "ando2022 on mine"]
+    assert [fault.split(" is in")[0] for fault in elsewhere.faults] == ["kim2022 on mini-mosi", "kim2022 on mine"]
     old = write(tmp_path / "old")
     path = next((old / "runs").rglob("a/seed-1.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
     found = compare(before, old)
     assert "schema 1, this version reads schema" in found.faults[0]
     assert {number.n for number in found.numbers if number.arm == "a"} == {(3, 2)}
@@ -93,17 +103,31 @@ def test_what_cannot_be_compared_is_said_and_counts(tmp_path):
 
 def test_a_run_that_collapsed_on_one_side_counts(tmp_path):
     before, after = write(tmp_path / "x"), write(tmp_path / "y")
-    store(after / "runs", "a", 0, np.ones(41), LABEL, IDS)
+    store(after, "a", 0, np.ones(41))
     found = compare(before, after)
     assert verdicts(found)["corr"] == BEYOND
 
 
-def test_the_command_says_it_by_its_exit_code(tmp_path):
+def test_published_and_built_runs_are_compared(tmp_path):
+    built = write(tmp_path / "built")
+    pack(read_runs(built / "runs"), tmp_path / "published" / "runs")
+    found = compare(tmp_path / "published", built)
+    assert len(found.numbers) == 4 * COUNT
+    assert {number.verdict for number in found.numbers} == {SAME}
+
+
+def test_an_unknown_paper_is_compared_by_the_metrics_that_fit(tmp_path):
+    found = compare_of(write(tmp_path / "x"), write(tmp_path / "y"), {})
+    assert {"mae", "acc7_round"} < {number.metric for number in found.numbers}
+
+
+def test_the_command_has_its_exit_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(papers, "load_all", lambda: PAPERS)
     before = str(write(tmp_path / "x"))
     run = CliRunner().invoke
-    same = run(app, ["compare", before, str(write(tmp_path / "y", shift=0.08))])
+    same = run(cli.app, ["compare", before, str(write(tmp_path / "y", shift=0.08))])
     assert same.exit_code == 0
     assert "within seed noise" in same.output
-    moved = run(app, ["compare", before, str(write(tmp_path / "z", shift=0.5))])
+    moved = run(cli.app, ["compare", before, str(write(tmp_path / "z", shift=0.5))])
     assert moved.exit_code == 3
     assert "beyond seed noise" in moved.output
