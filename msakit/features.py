@@ -8,12 +8,12 @@
 Reading one layer touches that layer's bytes alone. The key is a sha256 over encoder configuration and corpus
 fingerprint, so that another checkpoint, another setting or a changed corpus never meets old features.
 
-Extraction survives a kill at any moment. Finished buckets lie as shards in `<key>.partial/`, each renamed into place
-once written and checked again when read; the store itself appears by one rename of a finished folder. While it is
-being put together it needs twice its size on disk.
+Extraction survives a kill at any moment. Finished buckets lie as shards in `<key>.partial/`, written atomically and
+checked again when read; the store itself appears by one rename of a finished folder. While it is being put together it
+needs twice its size on disk.
 
 A segment that cannot be encoded is one frame of zeros with status "failed" and the reason. Values beyond the range of
-float16 are held at +-65504 and counted in config.json.
+float16 are held at +-65504 and counted in config.json, and so are texts that a limit of the encoder truncated.
 
 While the model works on one bucket, threads read and decode the next one.
 """
@@ -33,17 +33,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float16, Float32
 from tqdm import tqdm
 
 from msakit.data.corpus import Corpus
+from msakit.encoders import ENCODERS, encoder_class
 from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
+from msakit.files import new_folder, replacing
 
 log = logging.getLogger(__name__)
 
 VERSION = 2
-BATCH_FRAMES = 4096
-BUCKET = 64
+BATCH_FRAMES = 4096  # of a padded batch, where the encoder does not say
+BUCKET = 64  # segments read, encoded and saved together, where the encoder does not say
+READERS = 2  # threads that read and decode ahead of the model
+SHARD = ("frames", "lengths", "ids", "reasons", "blank", "truncated")
 
 
 class FeatureError(ValueError):
@@ -64,6 +68,7 @@ class FeatureStore:
         self.layers = layers
         self.segments = segments
         self.config = config
+        self._failed = segments.loc[segments["status"] == "failed", "segment_id"].to_numpy(dtype=np.str_)
         self._spans = {
             str(segment_id): (int(start), int(start) + int(length))
             for segment_id, start, length in zip(
@@ -99,28 +104,39 @@ class FeatureStore:
 
     @property
     def frame_rate(self) -> float | None:
-        """Frames per second; None where frames are tokens."""
+        """Frames per second; None where frames have no time (tokens, cells of an image)."""
         rate = self.config["frame_rate"]
         return None if rate is None else float(rate)
+
+    @property
+    def conventional(self) -> bool:
+        """Whether these are hand-made features, whose scale is arbitrary."""
+        kind = self.config["encoder"].get("encoder")
+        return kind in ENCODERS and encoder_class(kind).conventional
+
+    @property
+    def weights(self) -> str | None:
+        """Digest of the encoder's weights; None where it has none."""
+        return self.config["encoder"].get("weights")
 
     def frames(self, segment_id: str, layer: int) -> Float16[np.ndarray, "time dim"]:
         """One segment in one layer; negative layers count from the output."""
         start, stop = self._span(segment_id)
         return np.array(self.layers[self._layer(layer), start:stop])
 
-    def take(
-        self, segment_ids: Sequence[str], layer: int | None
-    ) -> tuple[Float16[np.ndarray, "*layer frames dim"], Int64[np.ndarray, " segments"]]:
-        """Frames of these segments one after another, and their lengths; layer None gives all layers, stacked."""
-        spans = [self._span(segment_id) for segment_id in segment_ids]
-        source = self.layers if layer is None else self.layers[self._layer(layer)]
-        lengths = np.array([stop - start for start, stop in spans], dtype=np.int64)
-        taken = np.empty((*source.shape[:-2], int(lengths.sum()), self.dim), dtype=np.float16)
-        position = 0
-        for start, stop in spans:
-            taken[..., position : position + stop - start, :] = source[..., start:stop, :]
-            position += stop - start
-        return taken, lengths
+    def array(self, segment_ids: Sequence[str], layer: int = -1) -> Float16[np.ndarray, "segment time dim"]:
+        """Segments that all have as many frames (one vector each, or the cells of an image) in one layer, as one array.
+
+        A failed segment is zeros. Raises FeatureError where numbers of frames differ.
+        """
+        spans = np.array([self._span(segment_id) for segment_id in segment_ids], dtype=np.int64).reshape(-1, 2)
+        failed = np.isin(np.asarray(segment_ids, dtype=np.str_), self._failed)
+        lengths = np.unique(np.diff(spans[~failed]) if not failed.all() else 1)
+        if len(lengths) > 1:
+            raise FeatureError(f"{self.folder}: segments have {lengths[0]} to {lengths[-1]} frames, not all as many")
+        taken = np.zeros((len(spans), int(lengths[0]), self.dim), dtype=np.float16)
+        taken[~failed] = self.layers[self._layer(layer)][spans[~failed, :1] + np.arange(lengths[0])]
+        return taken
 
     def _layer(self, layer: int) -> int:
         if not -self.n_layers <= layer < self.n_layers:
@@ -134,15 +150,15 @@ class FeatureStore:
 
 
 def extraction_report(stores: Iterable[FeatureStore]) -> pd.DataFrame:
-    """One row a store, in counts: what was encoded, what failed, and where nothing was seen.
+    """One row a store, in counts: what was encoded, what failed, and what lacks something.
 
-    segments, failed; frames; blank_frames (no face found: zeros), blank_segments (in none of their frames), clipped
-    (values beyond float16).
+    segments, failed; frames; blank_frames (no face found: zeros), blank_segments (in none of their frames), truncated
+    (texts that lost their end), clipped (values beyond float16).
     """
     rows = []
     for store in stores:
         table = store.segments
-        well = table["status"] == "ok"
+        ok = table["status"] == "ok"
         rows.append(
             {
                 "modality": store.config["modality"],
@@ -150,10 +166,11 @@ def extraction_report(stores: Iterable[FeatureStore]) -> pd.DataFrame:
                 "layers": store.n_layers,
                 "dim": store.dim,
                 "segments": len(table),
-                "failed": int((~well).sum()),
-                "frames": int(table.loc[well, "length"].sum()),
+                "failed": int((~ok).sum()),
+                "frames": int(table.loc[ok, "length"].sum()),
                 "blank_frames": int(table["blank_frames"].sum()),
-                "blank_segments": int((well & (table["blank_frames"] >= table["length"])).sum()),
+                "blank_segments": int((ok & (table["blank_frames"] >= table["length"])).sum()),
+                "truncated": int(store.config.get("truncated", 0)),
                 "clipped": int(store.config["clipped"]),
             }
         )
@@ -162,37 +179,32 @@ def extraction_report(stores: Iterable[FeatureStore]) -> pd.DataFrame:
 
 def store_folder(corpus: Corpus, encoder: Encoder, root: Path | str) -> Path:
     """Where `extract` puts the features."""
-    what = {"version": VERSION, "encoder": encoder.config(), "corpus": corpus.fingerprint}
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    identity = {"version": VERSION, "encoder": encoder.config(), "corpus": corpus.fingerprint}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     return Path(root) / corpus.name / f"{encoder.modality}-{encoder.name}-{key}"
 
 
 def extract(
-    corpus: Corpus,
-    encoder: Encoder,
-    root: Path | str,
-    *,
-    batch_frames: int | None = None,
-    bucket: int | None = None,
-    workers: int = 2,
-    max_failed: float = 0.05,
-    progress: bool = True,
+    corpus: Corpus, encoder: Encoder, root: Path | str, *, max_failed: float = 0.05, progress: bool = True
 ) -> FeatureStore:
     """All layers of all segments; returns at once if they are there, goes on where a killed run stopped.
 
-    batch_frames: most frames (`encoder.size`) of a padded batch, by default the encoder's or 4096; a longer segment
-        goes alone.
-    bucket: segments of like length that are read, encoded and saved together, by default the encoder's or 64; what a
-        kill can cost, and, twice, what lies in memory.
-    workers: threads that read and decode ahead of the model.
-    max_failed: share of the segments that may fail before FeatureError, which names them.
+    Segments of like length form buckets (`encoder.bucket` segments, or 64): what a kill can cost, and, twice, what lies
+    in memory. In a bucket they form padded batches of at most `encoder.batch_frames` frames (or 4096; a longer segment
+    goes alone).
+
+    Args:
+        corpus: what to encode, all splits.
+        encoder: see `msakit.encoders`.
+        root: folder of the feature stores.
+        max_failed: share of the segments that may fail, from 0 to 1.
+        progress: draw a bar.
+
+    Raises:
+        FeatureError: more segments failed; it names them.
     """
     if not 0 <= max_failed <= 1:
         raise ValueError(f"max_failed is {max_failed:g}: give the share of segments that may fail, from 0 to 1")
-    limits = (
-        getattr(encoder, "batch_frames", BATCH_FRAMES) if batch_frames is None else batch_frames,
-        getattr(encoder, "bucket", BUCKET) if bucket is None else bucket,
-    )
     folder = store_folder(corpus, encoder, root)
     if folder.exists():
         return FeatureStore.open(folder)
@@ -201,10 +213,11 @@ def extract(
         partial = folder.with_name(folder.name + ".partial")
         if not folder.exists():  # another process may have finished while this one waited
             partial.mkdir(exist_ok=True)
-            rows = _by_length(corpus, encoder)
-            shards = _encode_buckets(rows, encoder, partial, limits, workers, max_failed, progress)
-            _assemble(shards, encoder, corpus, partial / "store")
-            os.replace(partial / "store", folder)
+            for killed in folder.parent.glob(f"{folder.name}.*.partial"):
+                shutil.rmtree(killed)
+            shards = _encode_buckets(_by_length(corpus, encoder), encoder, partial, max_failed, progress)
+            with new_folder(folder) as whole:
+                _assemble(shards, encoder, corpus, whole)
         if partial.exists():
             shutil.rmtree(partial)
     return FeatureStore.open(folder)
@@ -213,22 +226,16 @@ def extract(
 def _by_length(corpus: Corpus, encoder: Encoder) -> list[dict[str, Any]]:
     """The rows of the corpus, those of like length together, so that little of a batch is padding."""
     rows = [{str(key): value for key, value in row.items()} for row in corpus.table().to_dict("records")]
-    guess = getattr(encoder, "rough_size", None)
-    return rows if guess is None else sorted(rows, key=guess)  # stable: the order of the corpus among equals
+    length = getattr(encoder, "estimated_size", None)
+    return rows if length is None else sorted(rows, key=length)  # stable: the order of the corpus among equals
 
 
 def _encode_buckets(
-    rows: list[dict[str, Any]],
-    encoder: Encoder,
-    partial: Path,
-    limits: tuple[int, int],
-    workers: int,
-    max_failed: float,
-    progress: bool,
+    rows: list[dict[str, Any]], encoder: Encoder, partial: Path, max_failed: float, progress: bool
 ) -> list[Path]:
-    batch_frames, bucket = limits
+    bucket = getattr(encoder, "bucket", BUCKET)
     failed: dict[str, str] = {}
-    tainted: list[Path] = []
+    with_failures: list[Path] = []
     shards: list[Path] = []
     title = f"{encoder.modality} {encoder.name}"
     parts = [
@@ -236,23 +243,22 @@ def _encode_buckets(
         for start in range(0, len(rows), bucket)
     ]
     with (
-        ThreadPoolExecutor(max(1, workers), thread_name_prefix="prepare") as readers,
+        ThreadPoolExecutor(READERS, thread_name_prefix="prepare") as readers,
         tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar,
     ):
-        for part, shard, content, reading in _one_ahead(parts, encoder, readers):
+        for part, shard, content, prepared in _one_ahead(parts, encoder, readers):
             if content is None:
-                content = _encode_bucket(part, [future.result() for future in reading], encoder, batch_frames)
-                temporary = shard.with_suffix(".tmp.npz")
-                np.savez(temporary, allow_pickle=False, **content)
-                os.replace(temporary, shard)
+                content = _encode_bucket(part, [future.result() for future in prepared], encoder)
+                with replacing(shard) as temporary:
+                    np.savez(temporary, allow_pickle=False, **content)
             shards.append(shard)
             bad = content["reasons"] != ""
             if bad.any():
-                tainted.append(shard)
+                with_failures.append(shard)
                 failed.update(zip(content["ids"][bad].tolist(), content["reasons"][bad].tolist(), strict=True))
             if len(failed) > max_failed * len(rows):
                 # Shards with failures go, so that the next run reads the mended files.
-                for path in tainted:
+                for path in with_failures:
                     path.unlink()
                 listed = "; ".join(f"{segment}: {reason}" for segment, reason in list(failed.items())[:20])
                 more = f"; and {len(failed) - 20} more" if len(failed) > 20 else ""
@@ -274,10 +280,10 @@ def _one_ahead(
     try:
         for part, shard in parts:
             content = _read_shard(shard)
-            reading = [readers.submit(_prepared, encoder, row) for row in part] if content is None else []
+            prepared = [readers.submit(_prepare, encoder, row) for row in part] if content is None else []
             if waiting is not None:
                 yield waiting
-            waiting = part, shard, content, reading
+            waiting = part, shard, content, prepared
         if waiting is not None:
             yield waiting
     finally:
@@ -285,26 +291,23 @@ def _one_ahead(
         readers.shutdown(wait=True, cancel_futures=True)
 
 
-def _prepared(encoder: Encoder, row: dict[str, Any]) -> tuple[Any, str]:
-    """(what `encode` takes, ""), or (None, the reason)."""
+def _prepare(encoder: Encoder, row: dict[str, Any]) -> tuple[Any, str]:
+    """(input of `encode`, ""), or (None, the reason)."""
     try:
         return encoder.prepare(row), ""
     except SegmentError as error:
         return None, str(error) or "no reason given"
 
 
-def _encode_bucket(
-    rows: list[dict[str, Any]], read: list[tuple[Any, str]], encoder: Encoder, batch_frames: int
-) -> dict[str, np.ndarray]:
-    """One shard: frames [layer, frame, dim], lengths, ids, reasons ("" is ok), blank frames."""
+def _encode_bucket(rows: list[dict[str, Any]], items: list[tuple[Any, str]], encoder: Encoder) -> dict[str, np.ndarray]:
+    """One shard: frames [layer, frame, dim]; of each segment length, id, reason ("" is ok), blank frames, truncated."""
     ids = [str(row["segment_id"]) for row in rows]
-    reasons = [reason for _, reason in read]
-    prepared = {position: item for position, (item, reason) in enumerate(read) if not reason}
-    count_blank = getattr(encoder, "blank_frames", lambda _: 0)
-    blank = [count_blank(prepared[position]) if position in prepared else 0 for position in range(len(rows))]
-    nothing = np.zeros((encoder.n_layers, 1, encoder.dim), dtype=np.float16)
-    arrays: list[np.ndarray] = [nothing] * len(rows)
-    for batch in _batches({position: encoder.size(item) for position, item in prepared.items()}, batch_frames):
+    reasons = [reason for _, reason in items]
+    prepared = {position: item for position, (item, reason) in enumerate(items) if not reason}
+    zeros = np.zeros((encoder.n_layers, 1, encoder.dim), dtype=np.float16)
+    arrays: list[np.ndarray] = [zeros] * len(rows)
+    limit = getattr(encoder, "batch_frames", BATCH_FRAMES)
+    for batch in _batches({position: encoder.size(item) for position, item in prepared.items()}, limit):
         encoded = encoder.encode([prepared[position] for position in batch])
         for position, array in zip(batch, encoded, strict=True):
             if array.shape[0] != encoder.n_layers or array.shape[2] != encoder.dim:
@@ -318,12 +321,16 @@ def _encode_bucket(
                 reasons[position] = "the encoder gave values that are not numbers"
             else:
                 arrays[position] = array
+    counts = {}
+    for name, method in (("blank", "blank_frames"), ("truncated", "truncated")):
+        count = getattr(encoder, method, lambda _: 0)
+        counts[name] = [int(count(prepared[row])) if row in prepared else 0 for row in range(len(rows))]
     return {
         "frames": np.concatenate(arrays, axis=1),
         "lengths": np.array([array.shape[1] for array in arrays], dtype=np.int64),
         "ids": np.array(ids, dtype=np.str_),
         "reasons": np.array(reasons, dtype=np.str_),
-        "blank": np.array(blank, dtype=np.int64),
+        **{name: np.array(values, dtype=np.int64) for name, values in counts.items()},
     }
 
 
@@ -340,12 +347,12 @@ def _batches(sizes: dict[int, int], limit: int) -> Iterator[list[int]]:
 
 
 def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
-    """A shard's arrays, or None (and no file) where it is missing or damaged; zip checksums tell."""
+    """A shard's arrays, or None (and no file) where it is missing or damaged, which zip checksums show."""
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("frames", "lengths", "ids", "reasons", "blank")}
+            return {name: archive[name] for name in SHARD}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged (%s) and will be encoded again", path, error)
         path.unlink()
@@ -353,14 +360,14 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path) -> None:
-    """The store's folder from its shards, one shard in memory at a time."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    tables = []
+    """The store's files from its shards, one shard in memory at a time."""
+    if not shards:
+        raise FeatureError(f"{corpus.folder} has no segment to encode")
+    tables, truncated = [], 0
     for shard in shards:
         with np.load(shard, allow_pickle=False) as archive:
             reasons = archive["reasons"]
+            truncated += int(archive["truncated"].sum())
             tables.append(
                 pd.DataFrame(
                     {
@@ -373,12 +380,10 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
                     }
                 )
             )
-    if not tables:
-        raise FeatureError(f"{corpus.folder} has no segment to encode")
     # Shards go by length, the store by the order of the corpus.
-    places = pd.Index(corpus.table()["segment_id"].astype(str))
+    order = pd.Index(corpus.table()["segment_id"].astype(str))
     segments = pd.concat(tables, ignore_index=True)
-    segments = segments.iloc[places.get_indexer(pd.Index(segments["segment_id"])).argsort()].reset_index(drop=True)
+    segments = segments.iloc[order.get_indexer(pd.Index(segments["segment_id"])).argsort()].reset_index(drop=True)
     segments["start"] = segments["length"].cumsum() - segments["length"]
     starts = dict(zip(segments["segment_id"], segments["start"], strict=True))
     # int(): a numpy integer in the shape writes a header that cannot be read back.
@@ -388,11 +393,11 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
     for shard in shards:
         with np.load(shard, allow_pickle=False) as archive:
             frames, ids, lengths = archive["frames"], archive["ids"], archive["lengths"]
-        held = int((np.abs(frames) >= HALF_MAX).sum())
-        if held:  # clipping float16 costs more than all the rest here
-            # Encoders clip by themselves; this catches one that does not.
+        beyond = int((np.abs(frames) >= HALF_MAX).sum())
+        if beyond:  # clipping float16 costs more than all the rest here
+            # Encoders clip by themselves; this is for one that does not.
             np.clip(frames, -HALF_MAX, HALF_MAX, out=frames)
-            clipped += held
+            clipped += beyond
         position = 0
         for segment, length in zip(ids, lengths, strict=True):
             start = starts[segment]
@@ -402,6 +407,11 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
     del layers
     if clipped:
         log.warning("%s: %d values beyond float16 are held at +-%g", encoder.name, clipped, HALF_MAX)
+    if truncated:
+        log.warning(
+            "%s: %d of %d segments are longer than the encoder reads; what is beyond is left out",
+            encoder.name, truncated, len(segments),
+        )  # fmt: skip
     config = {
         "version": VERSION,
         "encoder": encoder.config(),
@@ -412,11 +422,12 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
         "shape": list(shape),
         "failed": int((segments["status"] == "failed").sum()),
         "blank_frames": int(segments["blank_frames"].sum()),
+        "truncated": truncated,
         "clipped": clipped,
     }
     segments.to_csv(folder / "segments.csv", index=False)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    # On disk before the rename that makes it believed.
+    # On disk before the rename that makes them count.
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -15,6 +15,7 @@ import pytest
 
 from msakit.data.corpus import load_corpus
 from msakit.encoders.base import SegmentError
+from msakit.encoders.conventional import BagOfEmbeddings
 from msakit.features import (
     FeatureError,
     FeatureStore,
@@ -33,10 +34,13 @@ class Toy:
     dim = 2
     n_layers = 3
     frame_rate: float | None = 10.0
+    conventional = False
+    batch_frames = 7
     bad: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, stop_after: int | None = None, pause: float = 0.0, bad=None, scale: float = 1.0):
+    def __init__(self, stop_after: int | None = None, pause: float = 0.0, bad=None, scale: float = 1.0, bucket=5):
         self.stop_after, self.pause, self.bad, self.scale = stop_after, pause, bad or {}, scale
+        self.bucket = bucket
         self.batches: list[int] = []
 
     def config(self):
@@ -52,6 +56,9 @@ class Toy:
 
     def blank_frames(self, prepared):
         return int(prepared == "s3")
+
+    def truncated(self, prepared):
+        return prepared in ("s7", "s20")
 
     def encode(self, batch):
         if self.stop_after is not None and len(self.batches) >= self.stop_after:
@@ -96,7 +103,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_round_trip(corpus, tmp_path):
-    store = extract(corpus, Toy(), tmp_path / "store", bucket=5, batch_frames=7, progress=False)
+    store = extract(corpus, Toy(), tmp_path / "store", progress=False)
     assert (store.n_layers, store.dim, store.frame_rate) == (3, 2, 10.0)
     assert store.segments["segment_id"].tolist() == [f"s{k}" for k in range(23)]
     assert set(store.segments["status"]) == {"ok"}
@@ -106,37 +113,62 @@ def test_round_trip(corpus, tmp_path):
             expected = Toy().encode([f"s{k}"])[0][layer]
             np.testing.assert_array_equal(store.frames(f"s{k}", layer), expected)
     np.testing.assert_array_equal(store.frames("s4", -1), store.frames("s4", 2))
-    frames, lengths = store.take(["s7", "s0", "s7"], 1)
-    assert lengths.tolist() == [3, 1, 3]
-    np.testing.assert_array_equal(frames[:, 0], np.float16([107, 107.1, 107.2, 100, 107, 107.1, 107.2]))
-    every, _ = store.take(["s7", "s0", "s7"], None)
-    assert every.shape == (3, 7, 2)
-    np.testing.assert_array_equal(every[1], frames)
     assert store.segments.set_index("segment_id").loc["s3", "blank_frames"] == 1
     assert store.config["blank_frames"] == 1
     assert store.config["encoder"] == Toy().config()
 
 
+def test_segments_of_one_length_are_one_array(corpus, tmp_path):
+    store = extract(corpus, Toy(bad={"s12": "prepare"}), tmp_path / "store", progress=False)
+    array = store.array(["s7", "s2", "s12", "s17"], 1)  # three frames each, but for the failed one
+    assert array.shape == (4, 3, 2)
+    np.testing.assert_array_equal(array[:, :, 0], np.float16([[107, 107.1, 107.2], [102, 102.1, 102.2], [0, 0, 0],
+                                                              [117, 117.1, 117.2]]))  # fmt: skip
+    np.testing.assert_array_equal(store.array(["s7"])[0], store.frames("s7", 2))  # the output
+    assert store.array(["s12"]).shape == (1, 1, 2)
+    assert store.array([]).shape == (0, 1, 2)
+    with pytest.raises(FeatureError, match="segments have 1 to 3 frames, not all as many"):
+        store.array(["s7", "s0"])
+
+
+def test_a_store_says_what_kind_of_features_it_holds(corpus, tmp_path):
+    store = extract(corpus, Toy(), tmp_path / "store", progress=False)
+    assert (store.conventional, store.weights) == (False, None)
+    words = BagOfEmbeddings(["words"], np.ones((1, 3)))
+    store = extract(corpus, words, tmp_path / "store", progress=False)
+    assert (store.conventional, store.weights) == (True, words.config()["weights"])
+
+
+def test_truncated_segments_are_counted_and_reported_once_even_after_a_kill(corpus, tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        extract(corpus, Toy(stop_after=6), tmp_path / "store", progress=False)
+    assert "longer than" not in caplog.text
+    store = extract(corpus, Toy(), tmp_path / "store", progress=False)
+    assert store.config["truncated"] == extraction_report([store])["truncated"].item() == 2
+    (line,) = [record.getMessage() for record in caplog.records if "longer than" in record.getMessage()]
+    assert line == "toy: 2 of 23 segments are longer than the encoder reads; what is beyond is left out"
+
+
 def test_batches_hold_like_lengths_within_the_limit(corpus, tmp_path):
-    encoder = Toy()
-    extract(corpus, encoder, tmp_path / "store", bucket=23, batch_frames=8, progress=False)
+    encoder = Toy(bucket=23)
+    encoder.batch_frames = 8
+    extract(corpus, encoder, tmp_path / "store", progress=False)
     assert sum(encoder.batches) == 23
     # Lengths 1..5 occur 5, 5, 5, 4, 4 times; 5 ones and a two exceed no limit of 8 frames only up to 4 x 2.
     assert max(encoder.batches) <= 8
     assert len(encoder.batches) < 23
 
 
-class Guessing(Toy):
-    """Knows lengths beforehand, and says what is held at once."""
+class Sized(Toy):
+    """Knows lengths beforehand."""
 
-    bucket = 5
     batch_frames = 10
 
     def __init__(self, **options):
         super().__init__(**options)
         self.sizes: list[list[int]] = []
 
-    def rough_size(self, row):
+    def estimated_size(self, row):
         return 10.0 * self.size(row["segment_id"])
 
     def encode(self, batch):
@@ -146,7 +178,7 @@ class Guessing(Toy):
 
 def test_like_lengths_share_a_bucket_and_the_store_keeps_the_order_of_the_corpus(corpus, tmp_path):
     plain = extract(corpus, Toy(), tmp_path / "plain", progress=False)
-    encoder = Guessing()
+    encoder = Sized()
     sorted_ = extract(corpus, encoder, tmp_path / "sorted", progress=False)
     assert content(sorted_.folder) == content(plain.folder)
     # 23 segments of 1 to 5 frames, five at a time: lengths rise over the whole corpus, not within buckets alone.
@@ -154,15 +186,15 @@ def test_like_lengths_share_a_bucket_and_the_store_keeps_the_order_of_the_corpus
     assert flat == sorted(flat)
     assert len(flat) == 23
     assert all(len(sizes) * max(sizes) <= 10 for sizes in encoder.sizes)
-    held = Guessing(stop_after=3)
+    held = Sized(stop_after=3)
     with pytest.raises(KeyboardInterrupt):
         extract(corpus, held, tmp_path / "torn", progress=False)
-    extract(corpus, Guessing(), tmp_path / "torn", workers=1, progress=False)
+    extract(corpus, Sized(), tmp_path / "torn", progress=False)
     assert content(store_folder(corpus, held, tmp_path / "torn")) == content(plain.folder)
 
 
 def test_one_bucket_is_read_ahead_and_no_more(corpus, tmp_path):
-    class Counting(Guessing):
+    class Counting(Sized):
         prepared, encoded, most = 0, 0, 0
 
         def prepare(self, row):
@@ -176,7 +208,7 @@ def test_one_bucket_is_read_ahead_and_no_more(corpus, tmp_path):
 
     extract(corpus, Counting(), tmp_path / "store", progress=False)
     assert Counting.prepared == Counting.encoded == 23
-    assert Counting.most <= 2 * Guessing.bucket
+    assert Counting.most <= 2 * 5
 
 
 def test_the_report_counts_what_failed_and_where_nothing_was_seen(corpus, tmp_path):
@@ -185,7 +217,7 @@ def test_the_report_counts_what_failed_and_where_nothing_was_seen(corpus, tmp_pa
     frames = sum(1 + k % 5 for k in range(23) if k != 4)
     assert row == {
         "modality": "audio", "encoder": "toy", "layers": 3, "dim": 2, "segments": 23, "failed": 1, "frames": frames,
-        "blank_frames": 1, "blank_segments": 0, "clipped": 0,
+        "blank_frames": 1, "blank_segments": 0, "truncated": 2, "clipped": 0,
     }  # fmt: skip
 
 
@@ -217,38 +249,37 @@ def test_one_layer_touches_its_bytes_alone(corpus, tmp_path):
     assert view.flags["C_CONTIGUOUS"]
     assert view.__array_interface__["data"][0] - base == layer_bytes
     # Every byte outside layer 1 is changed; what layer 1 gives is not.
-    before, _ = store.take(["s5", "s22"], 1)
+    before = np.array(store.layers[1])
     path = store.folder / "layers.npy"
     raw = bytearray(path.read_bytes())
     start = len(raw) - 3 * layer_bytes
     raw[start : start + layer_bytes] = bytes(layer_bytes)
     raw[start + 2 * layer_bytes :] = bytes(layer_bytes)
     path.write_bytes(raw)
-    after, _ = FeatureStore.open(store.folder).take(["s5", "s22"], 1)
-    np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(before, FeatureStore.open(store.folder).layers[1])
 
 
 def test_resume_after_an_error_gives_the_identical_store(corpus, tmp_path):
-    whole = extract(corpus, Toy(), tmp_path / "whole", bucket=5, batch_frames=7, progress=False)
+    whole = extract(corpus, Toy(), tmp_path / "whole", progress=False)
     torn = Toy(stop_after=6)
     with pytest.raises(KeyboardInterrupt):
-        extract(corpus, torn, tmp_path / "torn", bucket=5, batch_frames=7, progress=False)
+        extract(corpus, torn, tmp_path / "torn", progress=False)
     folder = store_folder(corpus, torn, tmp_path / "torn")
     assert not folder.exists()
     done = sum(torn.batches)
     resumed = Toy()
-    extract(corpus, resumed, tmp_path / "torn", bucket=5, batch_frames=7, progress=False)
+    extract(corpus, resumed, tmp_path / "torn", progress=False)
     assert sum(resumed.batches) <= 23 - done + 5  # one bucket at most is done twice
     assert content(folder) == content(whole.folder)
     assert [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")] == [folder.name]
 
 
 def test_sigkill_then_resume_gives_the_identical_store(corpus, tmp_path):
-    whole = extract(corpus, Toy(), tmp_path / "whole", bucket=3, progress=False)
+    whole = extract(corpus, Toy(bucket=3), tmp_path / "whole", progress=False)
     script = (
         "import sys; from pathlib import Path; from test_features import Toy;"
         "from msakit.data.corpus import load_corpus; from msakit.features import extract;"
-        "extract(load_corpus(Path(sys.argv[1])), Toy(pause=0.15), Path(sys.argv[2]), bucket=3, progress=False)"
+        "extract(load_corpus(Path(sys.argv[1])), Toy(pause=0.15, bucket=3), Path(sys.argv[2]), progress=False)"
     )
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent)])
@@ -265,18 +296,19 @@ def test_sigkill_then_resume_gives_the_identical_store(corpus, tmp_path):
     assert child.wait() == -signal.SIGKILL
     assert len(list(partial.glob("*.npz"))) >= 3
     assert not folder.exists()
-    resumed = Toy()
-    extract(corpus, resumed, tmp_path / "killed", bucket=3, progress=False)
+    resumed = Toy(bucket=3)
+    extract(corpus, resumed, tmp_path / "killed", progress=False)
     assert 0 < sum(resumed.batches) <= 23 - 6
     assert content(folder) == content(whole.folder)
 
 
 @pytest.mark.parametrize("damage", ["half", "flipped", "empty", "temporary"])
 def test_a_half_written_shard_is_not_believed(corpus, tmp_path, damage):
-    whole = extract(corpus, Toy(), tmp_path / "whole", bucket=5, progress=False)
+    whole = extract(corpus, Toy(), tmp_path / "whole", progress=False)
     torn = Toy(stop_after=2)
+    torn.batch_frames = 100  # a bucket is a batch
     with pytest.raises(KeyboardInterrupt):
-        extract(corpus, torn, tmp_path / "torn", bucket=5, progress=False)
+        extract(corpus, torn, tmp_path / "torn", progress=False)
     folder = store_folder(corpus, torn, tmp_path / "torn")
     shard = folder.with_name(folder.name + ".partial") / "00000000-00000005.npz"
     raw = bytearray(shard.read_bytes())
@@ -289,9 +321,9 @@ def test_a_half_written_shard_is_not_believed(corpus, tmp_path, damage):
     elif damage == "empty":
         shard.write_bytes(b"")
     else:
-        shard.rename(shard.with_suffix(".tmp.npz"))
+        shard.rename(shard.with_name(f".{shard.stem}.123.partial.npz"))
     resumed = Toy()
-    extract(corpus, resumed, tmp_path / "torn", bucket=5, progress=False)
+    extract(corpus, resumed, tmp_path / "torn", progress=False)
     assert sum(resumed.batches) == 23 - 5
     assert content(folder) == content(whole.folder)
 
@@ -299,11 +331,12 @@ def test_a_half_written_shard_is_not_believed(corpus, tmp_path, damage):
 def test_a_half_assembled_store_is_not_believed(corpus, tmp_path):
     whole = extract(corpus, Toy(), tmp_path / "whole", progress=False)
     folder = store_folder(corpus, Toy(), tmp_path / "torn")
-    store = folder.with_name(folder.name + ".partial") / "store"
+    store = folder.with_name(f"{folder.name}.123.partial")  # of a process that was killed
     store.mkdir(parents=True)
     (store / "layers.npy").write_bytes(b"half")
     extract(corpus, Toy(), tmp_path / "torn", progress=False)
     assert content(folder) == content(whole.folder)
+    assert not store.exists()
 
 
 def test_failed_segments_are_zeros_with_their_reason(corpus, tmp_path):
@@ -322,12 +355,12 @@ def test_failed_segments_are_zeros_with_their_reason(corpus, tmp_path):
 def test_too_many_failures_are_named_and_can_be_mended(corpus, tmp_path):
     bad = {"s4": "prepare", "s9": "nan", "s20": "prepare"}
     with pytest.raises(FeatureError, match=r"3 of 23 segments failed.*s4: its file, is torn; s9: .*; s20") as error:
-        extract(corpus, Toy(bad=bad), tmp_path / "store", bucket=5, max_failed=0.1, progress=False)
+        extract(corpus, Toy(bad=bad), tmp_path / "store", max_failed=0.1, progress=False)
     assert "max_failed=0.1" in str(error.value)
     mended = Toy()
-    store = extract(corpus, mended, tmp_path / "store", bucket=5, max_failed=0.1, progress=False)
+    store = extract(corpus, mended, tmp_path / "store", max_failed=0.1, progress=False)
     assert set(store.segments["status"]) == {"ok"}
-    whole = extract(corpus, Toy(), tmp_path / "whole", bucket=5, progress=False)
+    whole = extract(corpus, Toy(), tmp_path / "whole", progress=False)
     assert content(store.folder) == content(whole.folder)
 
 
@@ -343,7 +376,7 @@ def test_open_says_what_is_wrong(corpus, tmp_path):
     with pytest.raises(FeatureError, match="layers 0 to 2, not 3"):
         store.frames("s1", 3)
     with pytest.raises(FeatureError, match="no segment 'x1'"):
-        store.take(["x1"], 0)
+        store.array(["x1"])
     config = json.loads((store.folder / "config.json").read_text())
     (store.folder / "config.json").write_text(json.dumps({**config, "version": 0}))
     with pytest.raises(FeatureError, match="version 0"):

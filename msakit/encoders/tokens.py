@@ -52,7 +52,10 @@ def tokenize(
     opened = load_tokenizer(tokenizer or path)
     tokens = apply_tokenizer(opened, texts, token_limit(opened, load_config(path), max_tokens))
     if tokens.truncated:
-        log.warning("%s", truncation_message(str(path), tokens.truncated, len(tokens.ids), tokens.limit))
+        log.warning(
+            "%s: %d of %d texts have more than %d tokens; what is beyond is not read",
+            path, tokens.truncated, len(tokens.ids), tokens.limit,
+        )  # fmt: skip
     return tokens
 
 
@@ -85,11 +88,6 @@ def apply_tokenizer(tokenizer: Any, texts: Sequence[str] | Sequence[Sequence[str
         truncated = sum(len(tokens) > limit for tokens in longer)
     word_ids = [encoded.word_ids(row) for row in range(len(ids))] if words else None
     return Tokens(ids, word_ids, truncated, limit, tokenizer.pad_token_id or 0)
-
-
-def truncation_message(name: str, truncated: int, count: int, limit: int) -> str:
-    """What a warning says of texts that lost their end."""
-    return f"{name}: {truncated} of {count} texts have more than {limit} tokens; what is beyond is not read"
 
 
 def _wants_spaces(tokenizer: Any) -> bool:
