@@ -55,6 +55,8 @@ def _fault(kind: type[BaseModel], fault: Any) -> str:
         reason = str(fault["ctx"]["error"])
         return f"{name}: {reason}" if name else reason
     given, what = fault["input"], fault["msg"].removeprefix("Input ")
+    if not name:
+        return f"{what}, not {given!r}"
     number = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(given, str) and _is_number(given) else ""
     return f"field {name!r} {what}, not {given!r}{number}"
 

@@ -105,6 +105,9 @@ class Partitions:
             home = np.zeros(len(table), dtype=int)
             for number, (_, test) in enumerate(parts):
                 home[test] = number
+            if len(np.unique(home)) < count:
+                videos = table["video_id"].nunique()
+                raise CorpusError(f"{self.corpus.folder}: {videos} videos do not fill {count} folds: ask for fewer")
             return home
 
         path = self.folder / f"{kind}-{count}.csv"

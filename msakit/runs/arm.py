@@ -11,7 +11,8 @@
       settings: {}                           # where its training differs from the experiment's settings
     mine: {like: mag, title: MAG with less dropout, settings: {shift_dropout: 0.1}}
 
-`like` takes over the definition of another arm: what is given replaces it, dictionaries are merged key by key.
+`like` takes over the definition of another arm: what is given replaces it, dictionaries are merged key by key, and
+null takes a dictionary out (``inputs: {vision: null}``).
 Two kinds of arm train nothing: `model: mean` averages the stored predictions of `args: {of: [arm, ...]}`, `model:
 zero_shot` compares with prompts.
 """
@@ -27,6 +28,7 @@ from msakit.strict import Strict, parse
 from msakit.suggestions import did_you_mean
 
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.@-]*")  # an arm's name is a folder's
+MEAN = "mean"  # `model` of an arm that averages the stored predictions of others
 
 
 class Input(Strict):
@@ -44,8 +46,8 @@ class Contrastive(Strict):
 
     weight: float = Field(gt=0)  # λ
     pairs: list[Literal["text-audio", "text-vision", "audio-vision"]] = ["text-audio", "text-vision"]
-    temperature: float = Field(0.07, gt=0)  # τ
-    smoothing: float = Field(0.0, ge=0, lt=1)  # of its targets, ε
+    temperature: float = Field(default=0.07, gt=0)  # τ
+    smoothing: float = Field(default=0.0, ge=0, lt=1)  # of its targets, ε
 
 
 class Loss(Strict):
@@ -63,7 +65,7 @@ class Protocol(Strict):
     stop: Literal["valid", "test"] = "valid"  # the split that chooses the epoch
     drop_last: bool = False  # incomplete last batches are left out, of the test split too
     threshold: Literal["probabilities", "logits"] = "probabilities"  # what 0.5 is compared with in scoring
-    share: int = Field(100, ge=1, le=100)  # per cent of the training split that is trained on
+    share: int = Field(default=100, ge=1, le=100)  # per cent of the training split that is trained on
 
     @property
     def leaks(self) -> bool:
@@ -94,6 +96,13 @@ class Arm(Strict):
     settings: dict[str, Any] = {}
     like: str | None = None
 
+    @model_validator(mode="after")
+    def _of_arms(self) -> "Arm":
+        of = self.args.get("of")
+        if self.model == MEAN and not (isinstance(of, list) and of and all(isinstance(name, str) for name in of)):
+            raise ValueError(f"model: mean wants args: {{of: [arm, ...]}}, the arms to average, not {self.args}")
+        return self
+
     def training(self) -> dict[str, Any]:
         """What of it decides the trained weights, as plain values: no names, nothing of the scoring, and not the
         inputs, which a recipe resolves (`msakit.runs.record.Feature`)."""
@@ -115,9 +124,11 @@ def read_arms(
         ValueError: a fault in a definition, a name that is taken or cannot be a folder's, `like` of no arm.
     """
     found: dict[str, Arm] = {}
-    for name in definitions:
-        if not NAME.fullmatch(name):
+    for name, definition in definitions.items():
+        if not NAME.fullmatch(str(name)):
             raise ValueError(f"{where}: arm {name!r} cannot name a folder: only a-z 0-9 - _ . @, no leading dot")
+        if not isinstance(definition, Mapping):
+            raise ValueError(f"{where}: arm {name!r} is {definition!r}: give it a definition, at least title and model")
         if name in (known or {}):
             raise ValueError(f"{where}: there is an arm {name!r} already: choose another name, and say like: {name}")
         _resolve(name, definitions, known or {}, found, where, ())
@@ -149,7 +160,7 @@ def _resolve(
 
 
 def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` over `base`, dictionaries key by key; null takes a key out."""
+    """`given` over `base`, dictionaries key by key; null takes a dictionary out."""
     merged = dict(base)
     for key, value in given.items():
         old = merged.get(key)
@@ -181,7 +192,7 @@ def select(arms: Mapping[str, Arm], patterns: Iterable[str] | None) -> dict[str,
 
 def args_of(arm: Arm, names: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of an arm; a mean's parts go by the other names that `names` has for them."""
-    if arm.model != "mean":
+    if arm.model != MEAN:
         return arm.args
     return {**arm.args, "of": [names.get(part, part) for part in arm.args["of"]]}
 
@@ -194,20 +205,26 @@ def with_variants(arms: Mapping[str, Arm], variants: Mapping[str, Mapping[str, A
             (``{minilm: {encoders: {text: minilm}}}``).
 
     Raises:
-        ValueError: a variant with other fields.
+        ValueError: a variant with other fields, of a name that no folder can have, or of an encoder that no arm has.
     """
     made = dict(arms)
+    encoders = {each.encoder for arm in arms.values() for each in arm.inputs.values()}
     for variant, changes in variants.items():
+        if not NAME.fullmatch(str(variant)):
+            raise ValueError(f"variant {variant!r} cannot name a folder: only a-z 0-9 - _ . @, no leading dot")
         if unknown := set(changes) - {"settings", "encoders"}:
             raise ValueError(f"variant {variant!r} has {min(unknown)!r}: a variant changes settings and encoders")
         exchanged = changes.get("encoders", {})
+        if unused := set(exchanged) - encoders:
+            near = did_you_mean(min(unused), encoders)
+            raise ValueError(f"variant {variant!r} exchanges encoder {min(unused)!r}, which no arm has.{near}")
         for name, arm in arms.items():
             inputs = {
                 modality: each.model_copy(update={"encoder": exchanged.get(each.encoder, each.encoder)})
                 for modality, each in arm.inputs.items()
             }
             settings = {**arm.settings, **changes.get("settings", {})}
-            args = args_of(arm, {other: f"{other}@{variant}" for other in arms})
+            args = args_of(arm, {part: f"{part}@{variant}" for part in arm.args.get("of", [])})
             title = f"{arm.title} [{variant}]"
             update = {"title": title, "args": args, "inputs": inputs, "settings": settings, "like": name}
             made[f"{name}@{variant}"] = arm.model_copy(update=update)

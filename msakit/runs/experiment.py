@@ -5,7 +5,6 @@ reference rows, arms of equal training done once, records.
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -19,18 +18,14 @@ from scipy.special import expit, softmax
 
 from msakit.data.corpus import Corpus
 from msakit.data.folds import Fold, Partitions, Rows
-from msakit.runs.arm import Arm
+from msakit.runs.arm import MEAN, Arm
 from msakit.runs.jobs import Job, Outcome, run_jobs
-from msakit.runs.record import CorpusInfo, Feature, FoldInfo, Record, TableInfo, TaskInfo, run_key
+from msakit.runs.record import KEYS, CorpusInfo, Feature, FoldInfo, Record, TableInfo, TaskInfo, run_key, values_of
 from msakit.runs.store import Runs, read_run, run_path
 from msakit.strict import Strict, parse
-from msakit.training.loop import Fit
-
-logger = logging.getLogger(__name__)
 
 # Columns of a corpus that say what kind of segment it is, or what one modality alone says: reports split by them.
 ANNOTATIONS = ("kind", "text_label", "image_label", "text_polarity", "image_polarity")
-MEAN = "mean"  # `model` of an arm that averages the stored predictions of others
 REFERENCES = {
     "constant": "Constant (from the training labels)",
     "oracle-text": "Oracle, text alone",
@@ -65,7 +60,7 @@ class Experiment:
     the runs.
 
     Raises:
-        ValueError: a tested fold that there is not.
+        ValueError: a tested fold that there is not, a seed given twice.
     """
 
     paper: str
@@ -81,6 +76,8 @@ class Experiment:
         wrong = [fold for fold in self.test_folds or () if not 0 <= fold < max(self.folds, 1)]
         if wrong:
             raise ValueError(f"fold {wrong[0]} is not among the {self.folds} folds: they are 0 to {self.folds - 1}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}: name each of them once")
 
     @cached_property
     def partitions(self) -> Partitions:
@@ -108,9 +105,12 @@ class Experiment:
         return parse(type(self.settings), values, f"settings of {arm.title!r}")
 
     def cases(self, name: str, arm: Arm, seeds: Sequence[int] | None = None) -> Iterator[Case]:
-        """The runs of an arm: over seeds, and over folds where the experiment has them and the protocol takes part."""
+        """The runs of an arm: over seeds, and over folds where the experiment has them and the protocol takes part.
+
+        A share is one of the corpus's own training split, in folds too.
+        """
         protocol = arm.protocol
-        if not self.folds or protocol.folds == "none":
+        if not self.folds or protocol.folds == "none" or protocol.share < 100:
             for seed in self.seeds if seeds is None else seeds:
                 yield Case(name, arm, seed, None, self.partitions.own(protocol.stop, protocol.share, seed))
             return
@@ -165,34 +165,54 @@ class Experiment:
             keeps: whether a case leaves more than its record (a saved head, artifacts) and is trained in any case.
 
         Raises:
-            ValueError: a mean of an arm that is not among the cases and not recorded.
+            ValueError: a mean of an arm that is neither among the cases nor recorded, or has other folds or another
+                stop; an arm that is called as a reference is.
         """
+        if taken := {case.name for case in cases} & set(REFERENCES):
+            raise ValueError(f"arm {min(taken)!r} is called as a reference row is: choose another name")
         jobs = self._references(cases)
-        waiting = sorted(cases, key=lambda case: case.arm.model == MEAN)
-        sources: dict[str, Case] = {}
+        records: dict[tuple[Any, ...], Record] = {}
+        sources: dict[str, str] = {}
         described: dict[str, dict[str, Feature]] = {}
-        keys: dict[Path, str] = {}
-        for case in waiting:
-            parts = case.arm.args["of"] if case.arm.model == MEAN else []
-            if case.name not in described:
-                given = [described.get(part, {}) for part in parts] or [features(case.arm)]
-                described[case.name] = {modality: each for part in given for modality, each in part.items()}
-            rests_on = [keys.get(path) or _stored_key(path) for path in self._paths_of(case, parts)]
-            record = self._record(case, described[case.name], rests_on=rests_on)
-            keys[run_path(Path(self.root), record)] = record.key
-            source = sources.setdefault(record.key, case)
+        for case in cases:
             if case.arm.model == MEAN:
-                jobs.append(Job(record, partial(self._mean, case)))
-            elif source is case or keeps(case):
+                continue
+            if case.name not in described:
+                described[case.name] = features(case.arm)
+            record = self._record(case, described[case.name])
+            source = sources.setdefault(record.key, case.name)
+            records[record.identity] = record
+            if source == case.name or keeps(case):
                 jobs.append(Job(record, partial(train, case)))
             else:
-                record = record.model_copy(update={"same_as": source.name})
-                jobs.append(Job(record, partial(self._taken_over, case, source)))
+                jobs.append(Job(record.model_copy(update={"same_as": source}), None))
+        for case in cases:
+            if case.arm.model == MEAN:
+                parts = self._parts(case, records)
+                jobs.append(Job(self._record(case, {}, parts=parts), partial(self._mean, case, parts)))
         return run_jobs(jobs, Path(self.root))
 
+    def _parts(self, case: Case, records: Mapping[tuple[Any, ...], Record]) -> list[Record]:
+        """The records of what a mean averages: of this call, or on disk from an earlier one."""
+        found, names = [], case.arm.args["of"]
+        for name in names:
+            part = self._record(replace(case, name=name), {})
+            path = run_path(Path(self.root), part)
+            if part.identity not in records and not path.is_file():
+                raise ValueError(
+                    f"{case.name} is the mean of {', '.join(names)}, but {path} is not there: add that arm"
+                )
+            record = records.get(part.identity) or read_run(path).record
+            if record.fold != part.fold or record.definition.protocol.leaks != case.arm.protocol.leaks:
+                raise ValueError(f"{case.name} cannot average {name}: give both the same folds and the same stop")
+            found.append(record)
+        return found
+
     def _record(
-        self, case: Case, features: dict[str, Feature], reference: bool = False, rests_on: Sequence[str] = ()
+        self, case: Case, features: dict[str, Feature], reference: bool = False, parts: Sequence[Record] = ()
     ) -> Record:
+        for part in parts:
+            features = features | part.features
         settings = {} if reference or case.arm.model == MEAN else self.settings_of(case.arm).model_dump()
         resolved = {name: each.model_dump(exclude={"encoder"}) for name, each in features.items()}
         fold = None if case.fold is None else FoldInfo(**asdict(case.fold))
@@ -203,12 +223,13 @@ class Experiment:
             "seed": case.seed,
             "fold": fold and fold.model_dump(),
             "corpus": self.corpus.fingerprint,
+            "task": self.corpus.task.model_dump(),
             "version": self.version,
         }
         if reference:
             decisive["reference"] = case.name
-        if rests_on:
-            decisive["rests_on"] = list(rests_on)
+        if parts:
+            decisive["parts"] = [part.key for part in parts]
         return Record(
             paper=self.paper,
             version=self.version,
@@ -224,41 +245,17 @@ class Experiment:
             predictions=TableInfo(sha256="", columns=[]),
         )
 
-    def _taken_over(self, case: Case, source: Case) -> Outcome:
-        """What an arm of equal training has on record; its run is there, for jobs run in order."""
-        run = read_run(run_path(Path(self.root), self._record(source, {})))
-        record, runtime = run.record, run.runtime
-        fit = None
-        if record.selection is not None:
-            seconds = runtime.epoch_seconds if runtime else []
-            history = [row | ({"seconds": s} if s else {}) for row, s in zip(record.history, seconds, strict=False)]
-            epoch = record.selection.epoch
-            fit = Fit(epoch, history, sum(seconds), history[epoch - 1])
-        metric = record.selection.metric if record.selection else ""
-        return Outcome(fit, metric, [run.predictions], record.measurements)
-
-    def _paths_of(self, case: Case, names: Sequence[str]) -> list[Path]:
-        """Where the runs of other arms of the same seed and fold lie."""
-        records = [self._record(replace(case, name=name), {}) for name in names]
-        return [run_path(Path(self.root), record) for record in records]
-
-    def _mean(self, case: Case) -> Outcome:
+    def _mean(self, case: Case, parts: Sequence[Record]) -> Outcome:
         """The mean of stored predictions, over the segments that all of them scored."""
-        names = case.arm.args["of"]
-        tables = []
-        for path in self._paths_of(case, names):
-            if not path.is_file():
-                raise ValueError(
-                    f"{case.name} is the mean of {', '.join(names)}, but {path} is not there: add that arm"
-                )
-            tables.append(read_run(path).predictions.set_index(["segment_id", "split"]))
+        runs = [read_run(run_path(Path(self.root), part)) for part in parts]
+        tables = [run.predictions.set_index(["segment_id", "split"]) for run in runs]
         shared = tables[0].index[np.all([tables[0].index.isin(table.index) for table in tables], axis=0)]
-        mean = tables[0].loc[shared].copy()
-        columns = [name for name in mean if name == "prediction" or name.startswith("p_")]
-        mean[columns] = np.mean([table.loc[shared, columns].to_numpy(float) for table in tables], axis=0)
-        order = ["segment_id", "video_id", "split"]
-        mean = mean.reset_index()
-        return Outcome(None, "", [mean[[*order, *(name for name in mean if name not in order)]]], self.sizes(case))
+        mean = tables[0].loc[shared].reset_index()
+        values = values_of(mean)
+        mean[values] = np.mean([table.loc[shared, values].to_numpy(float) for table in tables], axis=0)
+        # Nothing else of the first: its gates are not those of the mean.
+        columns = [*KEYS, *(name for name in ANNOTATIONS if name in mean), *values]
+        return Outcome(None, "", [mean[columns]], self.sizes(case))
 
     def sizes(self, case: Case) -> dict[str, Any]:
         """What every run measures: how many segments each part has."""
@@ -278,7 +275,7 @@ class Experiment:
         for case in cases:
             sound = case.arm.protocol.folds != "shuffled" and not case.arm.protocol.leaks
             if sound and (case.fold is not None or not self.folds):
-                parts.setdefault(case.fold and case.fold.index, case)
+                parts.setdefault(None if case.fold is None else case.fold.index, case)
         for case in parts.values():
             rows = case.rows if case.fold else self.partitions.own()
             for name, values in self._reference_values(rows).items():
@@ -311,11 +308,6 @@ class Experiment:
             classes = self.n_classes is not None
             tables.append(self._with_probabilities(table, part) if classes else table.assign(prediction=part))
         return Outcome(None, "", tables, self.sizes(case))
-
-
-def _stored_key(path: Path) -> str:
-    """The key of a run that is on record; "" where there is none."""
-    return read_run(path).record.key if path.is_file() else ""
 
 
 def corpus_info(corpus: Corpus) -> CorpusInfo:

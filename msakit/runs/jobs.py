@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from accelerate import PartialState
 from tqdm import tqdm
 
 from msakit import process
 from msakit.files import write_atomically
 from msakit.runs.record import Record, RecordError, Runtime, Selection, environment, plain_json
-from msakit.runs.store import Run, Runs, as_json, finished, read_run, read_runs, run_path, set_aside, write_run
+from msakit.runs.store import Run, Runs, as_json, finished, ordered, read_run, run_path, set_aside, write_run
 from msakit.training.checkpoint import resumable
 from msakit.training.loop import Fit
 
@@ -40,10 +41,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be: its record as far as it is known before, and the function that trains it."""
+    """One run to be: its record as far as it is known before, and the function that trains it.
+
+    train: None where the run is taken over from that of the arm `record.same_as`, an earlier job of equal training.
+    """
 
     record: Record
-    train: Callable[[], Outcome]
+    train: Callable[[], Outcome] | None
 
 
 def run_jobs(jobs: Sequence[Job], root: Path) -> Runs:
@@ -61,9 +65,8 @@ def run_jobs(jobs: Sequence[Job], root: Path) -> Runs:
     for job in bar:
         bar.set_postfix_str(f"{job.record.arm}, {job.record.stem}")
         _run(job, root)
-    wanted = {job.record.identity for job in jobs}
-    runs = read_runs(root)
-    return Runs(tuple(run for run in runs if run.record.identity in wanted), root)
+    # Only these: processes beside this one may be writing others.
+    return Runs(ordered(read_run(run_path(root, job.record)) for job in jobs), root)
 
 
 def _reused(record: Record, root: Path) -> bool:
@@ -89,6 +92,9 @@ def _run(job: Job, root: Path) -> None:
             folder = root.parent / "superseded"
             logger.info("%s was made otherwise: moved to %s", path, folder)
             set_aside(old, root, folder)
+    if job.train is None:
+        _take_over(job.record, root)
+        return
     process.reset_peak_memory()
     started = time.perf_counter()
     with resumable(root.parent / "checkpoints" / job.record.key[:16]):
@@ -99,7 +105,7 @@ def _run(job: Job, root: Path) -> None:
         epoch_seconds=[round(row.pop("seconds"), 4) for row in history if "seconds" in row],
         peak_memory_mb=process.peak_memory_mb(),
         timings=plain_json(outcome.timings),
-        environment=environment(),
+        environment=environment(PartialState().device.type),
     )
     update = {
         "selection": _selection(outcome, job.record.definition.protocol.stop),
@@ -109,6 +115,13 @@ def _run(job: Job, root: Path) -> None:
     predictions = pd.concat(outcome.predictions, ignore_index=True)
     write_run(root, job.record.model_copy(update=update), runtime, predictions, outcome.artifacts)
     process.release_memory()
+
+
+def _take_over(record: Record, root: Path) -> None:
+    """Record what the run of equal training has on record, under another name."""
+    source = read_run(run_path(root, record.model_copy(update={"arm": record.same_as})))
+    same = {name: getattr(source.record, name) for name in ("selection", "history", "measurements")}
+    write_run(root, record.model_copy(update=same), source.runtime, source.predictions)
 
 
 def _selection(outcome: Outcome, split: Any) -> Selection | None:

@@ -14,9 +14,10 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,12 +28,14 @@ from msakit.strict import Strict
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 3
+SCHEMA: Final = 3
 # Whose version may move a number; msakit's own is that of the protocol too.
 LIBRARIES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "accelerate", "tokenizers", "librosa", "av",
              "opencv-python-headless", "msakit")  # fmt: skip
 CORPUS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 KEYS = ("segment_id", "video_id", "split", "label")  # columns of every table of predictions
+PREDICTIONS = "predictions"  # what that table is called; no artifact's name
+IDENTITY = ("corpus", "arm", "seed", "fold")  # columns that say whose a row is, where the runs of a paper are packed
 
 
 class RecordError(ValueError):
@@ -65,6 +68,12 @@ class FoldInfo(Strict):
     count: int = Field(ge=2)
     kind: str
 
+    @model_validator(mode="after")
+    def _among(self) -> "FoldInfo":
+        if self.index >= self.count:
+            raise ValueError(f"fold {self.index} is not among {self.count} folds")
+        return self
+
 
 class Feature(Strict):
     """What one modality of a run was made of: an input of the arm, resolved."""
@@ -93,6 +102,7 @@ class TableInfo(Strict):
 
     sha256: str  # of its csv bytes
     columns: list[str]
+    text: list[str] = []  # those of text: an id, a word or a class may read "007" or "NA"
 
 
 class Record(Strict):
@@ -125,8 +135,8 @@ class Record(Strict):
             ("corpus", self.corpus.name, CORPUS_NAME),
             *(("artifact", name, NAME) for name in self.artifacts),
         ):
-            if not pattern.fullmatch(name):
-                raise ValueError(f"{what} {name!r} cannot name a file or folder")
+            if not pattern.fullmatch(name) or name == PREDICTIONS:
+                raise ValueError(f"{what} {name!r} cannot name a file or folder here")
         if self.selection is not None and self.selection.split == "test" and not self.definition.protocol.leaks:
             raise ValueError("selected on the test split; only a protocol that says so may do that")
         return self
@@ -243,21 +253,48 @@ def check_predictions(predictions: pd.DataFrame, where: str) -> None:
     missing = [name for name in KEYS if name not in columns]
     if missing:
         raise RecordError(f"{where}: column {', '.join(missing)} is missing (there are: {', '.join(columns)})")
-    if ("prediction" in columns) == any(name.startswith("p_") for name in columns):
+    values = values_of(predictions)
+    if not values or ("prediction" in values) == (len(values) > 1):
         raise RecordError(f"{where}: wants either a column 'prediction' or columns 'p_<class>', one a class")
     twice = predictions["segment_id"][predictions.duplicated(["segment_id", "split"])]
     if len(twice):
         raise RecordError(f"{where}: segment {twice.iloc[0]!r} occurs twice in its split; keep one row a segment")
+    empty = predictions["segment_id"][~np.isfinite(predictions[values].to_numpy(float)).all(axis=1)]
+    if len(empty):
+        raise RecordError(f"{where}: segment {empty.iloc[0]!r} has no finite prediction; leave its row out")
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
     """A table as csv bytes that depend on its values alone: six significant digits, what single precision holds."""
-    numbers = table.select_dtypes("floating").columns
     # Single precision has no six digits below this.
-    table = table.assign(**{name: table[name].mask(table[name].abs() < 1e-30, 0.0) for name in numbers})
+    table = table.assign(**{name: table[name].mask(table[name].abs() < 1e-30, 0.0) for name in floats(table)})
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
 
 
-def table_info(table: pd.DataFrame) -> TableInfo:
-    """Digest and columns of a table."""
-    return TableInfo(sha256=hashlib.sha256(as_csv(table)).hexdigest(), columns=[str(name) for name in table.columns])
+def floats(table: pd.DataFrame) -> list[str]:
+    """The columns of floating-point numbers."""
+    return [str(name) for name in table if pd.api.types.is_float_dtype(table[name])]
+
+
+def values_of(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of predictions that hold them: `prediction`, or `p_<class>`, one a class."""
+    return [str(name) for name in table if name == "prediction" or str(name).startswith("p_")]
+
+
+def from_csv(content: bytes, text: Iterable[str]) -> pd.DataFrame:
+    """The table whose bytes `as_csv` gave; text: the columns that are no numbers, whatever they look like."""
+    kinds = dict.fromkeys(text, str)
+    return pd.read_csv(BytesIO(content), dtype=kinds, keep_default_na=False, na_values=[""], low_memory=False)
+
+
+def table_info(table: pd.DataFrame, content: bytes) -> TableInfo:
+    """What a record says of a table; content: its csv bytes.
+
+    Raises:
+        RecordError: a column's name is one that packed tables need.
+    """
+    columns = [str(name) for name in table.columns]
+    if taken := [name for name in columns if name in IDENTITY]:
+        raise RecordError(f"a table has a column {taken[0]!r}, which says whose a row is: name it otherwise")
+    text = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    return TableInfo(sha256=hashlib.sha256(content).hexdigest(), columns=columns, text=text)

@@ -17,43 +17,50 @@ A record holds the sha256 of each of its tables, as csv with six digits; a table
 read.
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
 from msakit.files import write_atomically
 from msakit.runs.record import (
+    IDENTITY,
+    PREDICTIONS,
+    SCHEMA,
     Record,
     RecordError,
     Runtime,
     TableInfo,
     as_csv,
     check_predictions,
+    floats,
+    from_csv,
     plain_json,
     table_info,
+    values_of,
 )
 from msakit.strict import parse
 
 log = logging.getLogger(__name__)
 
 MEND = "delete it and run this arm and seed again"
-PREDICTIONS = "predictions"
-IDENTITY = ("corpus", "arm", "seed", "fold")
 
 
+@runtime_checkable
 class _Tables(Protocol):
     """Where the tables of a run are read from."""
 
-    def read(self, name: str) -> pd.DataFrame:
-        """The predictions, or an artifact by name."""
+    def read(self, name: str, columns: list[str]) -> bytes:
+        """The predictions, or an artifact by name, as csv."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,9 @@ class Run:
             RecordError: the table is not the one that the record vouches for.
         """
         table = self._checked(PREDICTIONS, self.record.predictions)
-        label = int if self.record.corpus.task.kind == "classification" else float
-        return table.astype({"label": label, **{name: float for name in table if name == "prediction"}})
+        kinds: dict[str, Any] = dict.fromkeys(values_of(table), float)
+        kinds["label"] = int if self.record.corpus.task.kind == "classification" else float
+        return table.astype(kinds)
 
     @cached_property
     def test(self) -> pd.DataFrame:
@@ -93,12 +101,10 @@ class Run:
         return self._checked(name, self.record.artifacts[name])
 
     def _checked(self, name: str, info: TableInfo) -> pd.DataFrame:
-        table = self._tables.read(name)
-        missing = [column for column in info.columns if column not in table]
-        table = table if missing else table[info.columns]
-        if missing or table_info(table) != info:
+        content = self._tables.read(name, info.columns)
+        if hashlib.sha256(content).hexdigest() != info.sha256:
             raise RecordError(f"{self.where}: its table {name!r} is not the one recorded (torn or edited); {MEND}")
-        return table
+        return from_csv(content, info.text)
 
 
 @dataclass(frozen=True)
@@ -149,9 +155,13 @@ class Runs:
                     "seconds": run.runtime and run.runtime.seconds,
                 }
             )
-        frame = pd.DataFrame(rows, columns=FRAME)
-        numbers = {"fold": "Int64", "selection_epoch": "Int64", "selection_value": float, "seconds": float}
-        return frame.astype(numbers)
+        kinds: dict[str, Any] = {
+            "fold": "Int64",
+            "selection_epoch": "Int64",
+            "selection_value": float,
+            "seconds": float,
+        }
+        return pd.DataFrame(rows, columns=FRAME).astype(kinds)
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -187,7 +197,7 @@ def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
     `problems`. Tables without a record belong to a run that did not finish and are passed over.
 
     Raises:
-        RecordError: no such folder, or a record that is not in order.
+        RecordError: no such folder, a record that is not in order, or two of one run.
     """
     if on_error not in ("raise", "report"):
         raise ValueError(f"on_error is {on_error!r}; choose raise or report")
@@ -196,19 +206,32 @@ def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
         raise RecordError(f"{root}: no such folder of runs; run an experiment first")
     found: list[Run] = []
     problems: list[RecordError] = []
-    readers: list[tuple[Any, Path]] = [(_read_packed, path) for path in sorted(root.glob("*/records.jsonl"))]
-    records = (path for path in sorted(root.glob("*/*/*/*.json")) if not path.name.endswith(RUNTIME))
-    readers += [(lambda path: [read_run(path)], path) for path in records]
-    for read, path in readers:
+    readers = [reader for path in sorted(root.glob("*/records.jsonl")) for reader in _packed_readers(path)]
+    # A name with a leading dot is of a file that was being written when its process was stopped.
+    records = (path for path in sorted(root.glob("*/*/*/[!.]*.json")) if not path.name.endswith(RUNTIME))
+    readers += [partial(read_run, path) for path in records]
+    for read in readers:
         try:
-            found += read(path)
+            found.append(read())
         except RecordError as error:
             if on_error == "raise":
                 raise
             log.warning("%s", error)
             problems.append(error)
-    found.sort(key=lambda run: _order(run.record))
-    return Runs(tuple(found), root, tuple(problems))
+    return Runs(ordered(found), root, tuple(problems))
+
+
+def ordered(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The runs by paper, corpus, arm, fold and seed.
+
+    Raises:
+        RecordError: a run occurs twice.
+    """
+    found = sorted(runs, key=lambda run: _order(run.record))
+    for one, other in pairwise(found):
+        if one.record.identity == other.record.identity:
+            raise RecordError(f"{one.where} and {other.where} are the same run: delete one of the two")
+    return tuple(found)
 
 
 def _order(record: Record) -> tuple[Any, ...]:
@@ -223,8 +246,8 @@ def _record(line: str | bytes, where: str) -> Record:
         raise RecordError(f"{where}: not readable as JSON ({error}); {MEND}") from error
     if not isinstance(values, dict):
         raise RecordError(f"{where}: holds a {type(values).__name__}, wanted a record; {MEND}")
-    if (schema := values.get("schema_version")) != 3:
-        raise RecordError(f"{where}: schema {schema!r}, this version reads schema 3; {MEND}")
+    if (schema := values.get("schema_version")) != SCHEMA:
+        raise RecordError(f"{where}: schema {schema!r}, this version reads schema {SCHEMA}; {MEND}")
     try:
         return parse(Record, values, where)
     except ValueError as error:
@@ -242,13 +265,11 @@ class _Files:
 
     path: Path
 
-    def read(self, name: str) -> pd.DataFrame:
+    def read(self, name: str, columns: list[str]) -> bytes:
         file = _table_path(self.path, name)
         if not file.is_file():
             raise RecordError(f"{self.path}: its {file.name} is missing; delete the record and run again")
-        # An id may read "NA" or "007".
-        text = {"segment_id": str, "video_id": str, "split": str}
-        return pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""])
+        return file.read_bytes()
 
 
 def run_path(root: Path, record: Record) -> Path:
@@ -261,7 +282,9 @@ def _table_path(path: Path, name: str) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """The run whose JSON is at `path`. Raises RecordError for one that is not in order."""
+    """The run whose JSON is at `path`. Raises RecordError for one that is not there or not in order."""
+    if not path.is_file():
+        raise RecordError(f"{path}: no such record; run this arm and seed")
     record = _record(path.read_bytes(), str(path))
     if path.parts[-4:] != run_path(Path(), record).parts:
         raise RecordError(f"{path}: its record says {run_path(Path(), record)}; move it back, or {MEND}")
@@ -284,7 +307,7 @@ def _runtime(line: str | bytes) -> Runtime | None:
 def write_run(
     root: Path,
     record: Record,
-    runtime: Runtime,
+    runtime: Runtime | None,
     predictions: pd.DataFrame,
     artifacts: Mapping[str, pd.DataFrame] | None = None,
 ) -> Path:
@@ -299,24 +322,28 @@ def write_run(
     path = run_path(root, record)
     check_predictions(predictions, str(_table_path(path, PREDICTIONS)))
     tables = {PREDICTIONS: predictions, **(artifacts or {})}
-    infos = {name: table_info(table) for name, table in tables.items()}
+    contents = {name: as_csv(table) for name, table in tables.items()}
+    infos = {name: table_info(table, contents[name]) for name, table in tables.items()}
     record = record.model_copy(update={"predictions": infos.pop(PREDICTIONS), "artifacts": infos})
+    line = as_json(record)
+    _record(line, str(path))  # what could not be read is not written
     path.unlink(missing_ok=True)  # the old record must not vouch for the new predictions
-    for name, table in tables.items():
-        write_atomically(_table_path(path, name), as_csv(table))
-    write_atomically(path.with_name(path.stem + RUNTIME), as_json(runtime))
-    write_atomically(path, as_json(record))
+    for name, content in contents.items():
+        write_atomically(_table_path(path, name), content)
+    how = path.with_name(path.stem + RUNTIME)
+    if runtime is None:
+        how.unlink(missing_ok=True)
+    else:
+        write_atomically(how, as_json(runtime))
+    write_atomically(path, line)
     return path
 
 
 def as_json(model: Record | Runtime) -> bytes:
-    """One line of JSON with sorted keys."""
-    values = plain_json(model.model_dump(exclude_defaults=True) | _always(model))
-    return (json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
-
-
-def _always(model: Record | Runtime) -> dict[str, Any]:
-    return {"schema_version": model.schema_version} if isinstance(model, Record) else {}
+    """One line of JSON; the order of modalities, arguments and settings is kept."""
+    always = {"schema_version": model.schema_version} if isinstance(model, Record) else {}
+    values = plain_json(always | model.model_dump(exclude_defaults=True))
+    return (json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def finished(root: Path, record: Record) -> bool:
@@ -326,7 +353,9 @@ def finished(root: Path, record: Record) -> bool:
         return False
     try:
         run = read_run(path)
-        return run.record.key == record.key and run.predictions is not None
+        for name in run.record.artifacts:
+            run.artifact(name)
+        return run.record.key == record.key and not run.predictions.empty
     except RecordError as error:
         log.warning("%s (counted as not finished)", error)
         return False
@@ -354,8 +383,8 @@ class _Packed:
     shared: "_PackedTables"
     identity: tuple[Any, ...]
 
-    def read(self, name: str) -> pd.DataFrame:
-        return self.shared.rows(name, self.identity)
+    def read(self, name: str, columns: list[str]) -> bytes:
+        return as_csv(self.shared.rows(name, self.identity, columns))
 
 
 class _PackedTables:
@@ -365,15 +394,17 @@ class _PackedTables:
         self.folder = folder
         self._tables: dict[str, tuple[Any, dict[tuple[Any, ...], tuple[int, int]]]] = {}
 
-    def rows(self, name: str, identity: tuple[Any, ...]) -> pd.DataFrame:
-        """The rows of one run. Raises RecordError where there are none."""
+    def rows(self, name: str, identity: tuple[Any, ...], columns: list[str]) -> pd.DataFrame:
+        """The rows of one run, which may be none. Raises RecordError where a column is missing."""
+        path = self.folder / f"{name}.parquet"
         if name not in self._tables:
-            self._tables[name] = self._open(self.folder / f"{name}.parquet")
+            self._tables[name] = self._open(path)
         table, spans = self._tables[name]
-        if identity not in spans:
-            raise RecordError(f"{self.folder}/{name}.parquet has no rows of {identity}; publish the results again")
-        start, stop = spans[identity]
-        frame: pd.DataFrame = table.slice(start, stop - start).to_pandas()
+        start, stop = spans.get(identity, (0, 0))
+        missing = [column for column in columns if column not in table.column_names]
+        if missing:
+            raise RecordError(f"{path} has no column {missing[0]!r}; publish the results again")
+        frame: pd.DataFrame = table.slice(start, stop - start).select(columns).to_pandas()
         return frame
 
     @staticmethod
@@ -382,9 +413,9 @@ class _PackedTables:
 
         try:
             table = parquet.read_table(path)
-        except (OSError, ArrowException) as error:
+            owner = table.select(list(IDENTITY)).to_pandas().fillna({"fold": -1})
+        except (OSError, KeyError, ArrowException) as error:
             raise RecordError(f"{path}: not readable as parquet ({error}); publish the results again") from error
-        owner = table.select(list(IDENTITY)).to_pandas().fillna({"fold": -1})
         starts = np.flatnonzero((owner != owner.shift()).any(axis=1)).tolist()
         spans: dict[tuple[Any, ...], tuple[int, int]] = {}
         for start, stop in zip(starts, [*starts[1:], len(owner)], strict=True):
@@ -396,20 +427,22 @@ class _PackedTables:
         return table.drop_columns(list(IDENTITY)), spans
 
 
-def _read_packed(path: Path) -> list[Run]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+def _packed_readers(path: Path) -> list[Callable[[], Run]]:
+    """What reads the runs of one paper, a line each."""
+    lines = path.read_bytes().splitlines()  # of bytes: text would be divided at further characters
     runtime = path.with_name("runtime.jsonl")
-    how = runtime.read_text(encoding="utf-8").splitlines() if runtime.is_file() else []
+    how = runtime.read_bytes().splitlines() if runtime.is_file() else []
     if len(how) != len(lines):
         log.warning("%s has %d lines for %d records: how the runs ran is left out", runtime, len(how), len(lines))
-        how = [""] * len(lines)
+        how = [b""] * len(lines)
     shared = _PackedTables(path.parent)
-    runs = []
-    for number, (line, ran) in enumerate(zip(lines, how, strict=True), start=1):
-        where = f"{path}, line {number}"
-        record = _record(line, where)
-        runs.append(Run(record, _runtime(ran), where, _Packed(shared, record.identity[1:])))
-    return runs
+
+    def read(number: int) -> Run:
+        where = f"{path}, line {number + 1}"
+        record = _record(lines[number], where)
+        return Run(record, _runtime(how[number]), where, _Packed(shared, record.identity[1:]))
+
+    return [partial(read, number) for number in range(len(lines))]
 
 
 def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
@@ -428,7 +461,8 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
         records, runtimes, tables = [], [], dict[str, list[pd.DataFrame]]()
         for run in part:
             same = before.get(run.record.identity)
-            kept = same.runtime if same is not None and same.record == run.record else run.runtime
+            kept = same.runtime if same is not None and same.record == run.record else None
+            kept = kept or run.runtime
             records.append(as_json(run.record))
             runtimes.append(b"\n" if kept is None else as_json(kept))
             own = {PREDICTIONS: run.predictions} | {name: run.artifact(name) for name in run.record.artifacts}
@@ -442,18 +476,24 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
 
 def _owned(record: Record, table: pd.DataFrame) -> pd.DataFrame:
     """A run's table with the columns that say whose rows they are."""
-    numbers = table.select_dtypes("floating").columns
-    table = table.astype(dict.fromkeys(numbers, np.float32))
+    kinds: dict[str, Any] = dict.fromkeys(floats(table), np.float32)
+    table = table.astype(kinds)
     fold = pd.array([None if record.fold is None else record.fold.index] * len(table), dtype="Int16")
-    identity = {"corpus": record.corpus.name, "arm": record.arm, "seed": np.int16(record.seed), "fold": fold}
+    identity = {"corpus": record.corpus.name, "arm": record.arm, "seed": record.seed, "fold": fold}
     return pd.concat([pd.DataFrame(identity, index=table.index), table], axis=1)
 
 
 def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
-    """The tables below one another; a column that one of them lacks is empty there."""
+    """The tables below one another; a column that one of them lacks is empty there, one of text anywhere is text."""
     from pyarrow import Table, concat_tables, parquet
 
-    parts = [Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None) for table in tables]
+    numeric = pd.api.types.is_numeric_dtype
+    text = {str(name) for table in tables for name in table if not numeric(table[name])}
+    parts = []
+    for table in tables:
+        if numbers := [name for name in table.columns.intersection(list(text)) if numeric(table[name])]:
+            table = table.assign(**from_csv(as_csv(table[numbers]), numbers))
+        parts.append(Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
     joined = concat_tables(parts, promote_options="permissive")
     content = BytesIO()
     parquet.write_table(joined, content, compression="zstd", compression_level=9)
