@@ -32,7 +32,8 @@ from transformers import DistilBertConfig, DistilBertModel, ResNetConfig, ResNet
 from benchmarks import Result
 from msakit import process
 from msakit.data.media import read_image
-from msakit.models.joint import JointFusion, image_feature
+from msakit.encoders.outputs import image_feature
+from msakit.models.joint import JointFusion
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, predict, set_seed
 from msakit.training.losses import classification

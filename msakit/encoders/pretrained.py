@@ -175,6 +175,3 @@ def _opening(path: str | Path) -> Iterator[str]:
             "(`msakit data list` says where the papers' own go)"
         )
         raise EncoderError(f"cannot open the encoder {str(path)!r} ({reason.rstrip('.')}): {mend}") from error
-
-
-load_encoder = load_model  # the name by which fusion models know it

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from msakit.encoders.pretrained import encoder_from_config, load_encoder, plain_config, set_frozen
+from msakit.encoders.outputs import image_vectors, text_vectors
+from msakit.encoders.pretrained import encoder_from_config, load_model, plain_config, set_frozen
 from msakit.models import Pretrained
 
 
@@ -53,7 +54,7 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
         if set(inputs) != set(cls.modalities) or len(set(inputs.values())) > 1:
             raise ValueError(f"CLIP encodes text and image together: give both the same encoder, not {dict(inputs)}")
         (given,) = set(inputs.values())
-        encoder = load_encoder(given.path, "joint")
+        encoder = load_model(given.path, "joint")
         model = cls(plain_config(encoder), n_classes, given.frozen, **args)
         model.clip.load_state_dict(encoder.state_dict())
         return model
@@ -73,7 +74,10 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
         if missing:
             raise ValueError(f"the batch has no {missing[0]}; it has {sorted(batch)}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return {"image_features": self.embed_images(batch), "text_features": self.embed_texts(batch)}
+            return {
+                "image_features": image_vectors(self.clip, batch["pixel_values"]),
+                "text_features": text_vectors(self.clip, batch["input_ids"], batch.get("attention_mask")),
+            }
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """ "prediction" (regression "batch", logits "batch classes", of two classes "batch 1"), "image", "text" and
@@ -87,14 +91,6 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """batch: input_ids, attention_mask and pixel_values; see `forward_head`."""
         return self.forward_head(self.forward_features(batch))
-
-    def embed_images(self, batch: dict[str, Any]) -> Float[Tensor, "batch dim"]:
-        return normalize(self.clip.get_image_features(pixel_values=batch["pixel_values"]).pooler_output, dim=-1)
-
-    def embed_texts(self, batch: dict[str, Any]) -> Float[Tensor, "batch dim"]:
-        mask = batch.get("attention_mask")
-        output = self.clip.get_text_features(input_ids=batch["input_ids"], attention_mask=mask)
-        return normalize(output.pooler_output, dim=-1)
 
 
 def joined(image: Float[Tensor, "batch dim"], text: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch features"]:

@@ -20,21 +20,13 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from msakit.encoders.pretrained import encoder_from_config, feature_size, load_encoder, plain_config, set_frozen
+from msakit.encoders.outputs import image_feature
+from msakit.encoders.pretrained import encoder_from_config, feature_size, load_model, plain_config, set_frozen
 from msakit.models import Pretrained
 
 # The order of the projected features in the concatenation: part of the meaning of saved weights.
 MODALITIES: tuple[str, ...] = ("image", "text")
 RAW: dict[str, str] = {"image": "pixel_values", "text": "input_ids"}
-
-
-def image_feature(output: Any) -> Float[Tensor, "batch dim"]:
-    """One vector an image from any image encoder's output: pooler output, else [CLS], else the mean over space."""
-    pooled = getattr(output, "pooler_output", None)
-    if pooled is not None:
-        return pooled.flatten(1)
-    hidden = output.last_hidden_state
-    return hidden[:, 0] if hidden.ndim == 3 else hidden.flatten(2).mean(-1)
 
 
 class JointFusion(nn.Module, PyTorchModelHubMixin):
@@ -97,7 +89,7 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
     def build(cls, inputs: Mapping[str, Pretrained], n_classes: int | None = None, **args: Any) -> "JointFusion":
         """A new model on one or two pre-trained encoders; args as in the constructor."""
         parts = {"text": "text", "image": "vision"}
-        encoders = {name: load_encoder(inputs[name].path, part) for name, part in parts.items() if name in inputs}
+        encoders = {name: load_model(inputs[name].path, part) for name, part in parts.items() if name in inputs}
         configs: dict[str, Any] = {f"{name}_config": plain_config(encoder) for name, encoder in encoders.items()}
         frozen = [name for name, each in inputs.items() if each.frozen]
         model = cls(**configs, n_classes=n_classes, frozen=frozen, **args)

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msakit.encoders.pretrained import encoder_from_config, feature_size, load_encoder, plain_config
+from msakit.encoders.pretrained import encoder_from_config, feature_size, load_model, plain_config
 from msakit.models import Grid, Input, Pretrained, TokenVectors
 from msakit.models.cms import CMS
 from msakit.models.layers.soft_alignment import SoftAlignment
@@ -134,8 +134,10 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
             raise ValueError(f"the text encoder is fine-tuned: give a pre-trained one as text, not {text}")
         if len({type(each) for each in others}) > 1:
             raise ValueError("audio and vision are aligned alike: give both as TokenVectors, or both as Grid")
-        dims: dict[str, Any] = {f"d_{name}": each.dim for name, each in inputs.items() if isinstance(each, TokenVectors | Grid)}
-        encoder = load_encoder(text.path, "text")
+        dims: dict[str, Any] = {
+            f"d_{name}": each.dim for name, each in inputs.items() if isinstance(each, TokenVectors | Grid)
+        }
+        encoder = load_model(text.path, "text")
         soft = any(isinstance(each, Grid) for each in others)
         model = cls(plain_config(encoder), soft=soft, n_classes=n_classes, **dims, **args)
         model.encoder.load_state_dict(encoder.state_dict())

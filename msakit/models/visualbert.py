@@ -2,8 +2,9 @@
 
 Deviation: the regions of an object detector are replaced by the grid cells of an image encoder, one token a cell,
 which Jiang et al. 2020 found to serve as well.  The image encoder stays as it is, as the detector does in the paper:
-cells are computed once (`grid`) and BERT alone is fine-tuned.  Of the encoder's layers the last one is taken whose
-cells are as wide as the regions of the pre-training; where none is, the last layer, and a linear map is learnt.
+cells are computed once (:func:`msakit.encoders.outputs.grid`) and BERT alone is fine-tuned.  Of the encoder's layers
+the last one is taken whose cells are as wide as the regions of the pre-training; where none is, the last layer, and a
+linear map is learnt.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,9 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from msakit.encoders.pretrained import encoder_from_config, load_encoder, plain_config
+from msakit.encoders.pretrained import encoder_from_config, load_model, plain_config
 from msakit.models import Grid, Input, Pretrained
 
 DROPOUT = 0.1
@@ -48,7 +48,7 @@ class VisualBertClassifier(nn.Module, PyTorchModelHubMixin):
         text, image = inputs.get("text"), inputs.get("image")
         if not isinstance(text, Pretrained) or text.frozen or not isinstance(image, Grid):
             raise ValueError(f"VisualBERT is fine-tuned on a text and the cells of an image, not on {dict(inputs)}")
-        encoder = load_encoder(text.path, "joint")
+        encoder = load_model(text.path, "joint")
         model = cls(plain_config(encoder), image.dim, n_classes, **args)
         model.bert.load_state_dict(encoder.state_dict())
         return model
@@ -74,17 +74,3 @@ class VisualBertClassifier(nn.Module, PyTorchModelHubMixin):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         features = self.forward_features(batch)
         return self.forward_head(features) | features
-
-
-@torch.inference_mode()
-def grid(
-    encoder: nn.Module, pixels: Float[Tensor, "image 3 height width"], width: int
-) -> Float[Tensor, "image cell _dim"]:
-    """The cells of the last layer that is `width` wide, or else of the last layer, row by row; no [CLS] among them."""
-    states = list(encoder(pixel_values=pixels, output_hidden_states=True).hidden_states)
-    fitting = [state for state in states if state.shape[1 if state.ndim == 4 else 2] == width]
-    chosen = (fitting or states)[-1]
-    if chosen.ndim == 4:  # feature maps
-        return chosen.flatten(2).transpose(1, 2)
-    side = int(chosen.shape[1] ** 0.5)
-    return chosen[:, chosen.shape[1] - side * side :]

@@ -14,9 +14,10 @@ from tiny_models import (
 )
 from transformers import AutoConfig, AutoModel
 
+from msakit.encoders.outputs import grid
 from msakit.encoders.pretrained import encoder_from_config
 from msakit.models.clip import ClipClassifier, joined, zero_shot
-from msakit.models.visualbert import VisualBertClassifier, grid
+from msakit.models.visualbert import VisualBertClassifier
 
 
 def posts():
