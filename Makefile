@@ -45,12 +45,12 @@ mini-full: .venv/ready  ## every arm, sweep and fold on the generated corpora, t
 	$(SNAKEMAKE) --configfile workflow/profiles/mini-full.yaml
 
 paper: .venv/ready  ## the papers at full size: says first which corpora and checkpoints are missing
-	$(BIN)/python -m msakit.cli data require workflow/profiles/paper.yaml
+	$(BIN)/python -m msakit.cli data require paper
 	$(SNAKEMAKE) --configfile workflow/profiles/paper.yaml
 
 cmu-mosi: .venv/minilm  ## the real-data lane: make cmu-mosi DATA=folder in the interchange format
 	@test -n "$(DATA)" || { echo "Say where the corpus is: make cmu-mosi DATA=folder (segments.csv, features.npz)"; exit 1; }
-	$(SNAKEMAKE) --configfile workflow/profiles/cmu-mosi.yaml --config data="$(DATA)"
+	$(SNAKEMAKE) --configfile workflow/profiles/cmu-mosi.yaml --config cmu_mosi="$(DATA)"
 
 strip: .venv/ready  ## clear the outputs of the experiment and report notebooks, as they are stored
 	$(BIN)/python -m nbconvert --clear-output --inplace notebooks/experiments/*.ipynb notebooks/reports/*.ipynb

@@ -16,7 +16,7 @@ SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MSAKIT_DATA", "../my data/mosi")
+    monkeypatch.setenv("MSAKIT_CMU_MOSI", "../my data/mosi")
 
 
 def write(folder: Path, content: object) -> Path:
@@ -42,8 +42,8 @@ def test_the_default_profile_keeps_the_default_products_and_those_of_published_s
 
 def test_a_placeholder_is_filled_in_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert load_profile("cmu-mosi").parameters("kim2022")["corpora"] == ["../my data/mosi"]
-    monkeypatch.delenv("MSAKIT_DATA")
-    with pytest.raises(ValueError, match=r"cmu-mosi\.yaml wants \{data\}: set MSAKIT_DATA, or pass --config data="):
+    monkeypatch.delenv("MSAKIT_CMU_MOSI")
+    with pytest.raises(ValueError, match=r"cmu-mosi\.yaml wants \{cmu_mosi\}: set MSAKIT_CMU_MOSI, or pass --config cmu_mosi="):
         load_profile("cmu-mosi")
 
 

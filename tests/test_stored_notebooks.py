@@ -74,7 +74,7 @@ def test_experiments_take_the_same_parameters(path: Path):
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in FOLDER.glob("*.yaml")))
 def test_the_notebooks_take_what_a_profile_has_for_them(profile: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MSAKIT_DATA", "../my data")
+    monkeypatch.setenv("MSAKIT_CMU_MOSI", "../my data")
     for paper, preset in load_profile(profile).notebooks.items():
         declared = template_declarations(ROOT / "experiments" / f"{paper}.ipynb")
         filled = with_preset(declared, resolve(declared, {}), preset, profile)

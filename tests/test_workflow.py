@@ -107,11 +107,11 @@ def test_the_mini_profile_plans_everything_from_nothing(fresh: Path):
 
 
 def test_the_real_data_profile_plans_its_papers_on_the_given_folder(fresh: Path):
-    text = snakemake(fresh, "cmu-mosi", "--dry-run", "--printshellcmds", "--config", "data=../some where/mosi")
+    text = snakemake(fresh, "cmu-mosi", "--dry-run", "--printshellcmds", "--config", "cmu_mosi=../some where/mosi")
     assert planned(text) == only("ando2022", "kim2022")
     assert '"corpora": ["../some where/mosi"]' in text
     assert '"path": "../some where/mosi"' in text
-    assert "{data}" not in text
+    assert "{cmu_mosi}" not in text
     assert "results/cmu-mosi" in text
 
 
