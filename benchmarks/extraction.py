@@ -5,12 +5,13 @@ CLIP models with random weights: full width (768; WavLM's 512 convolution channe
 models, so that it takes minutes on a CPU. Fewer layers make the rest weigh more: the full models can only do better.
 
 `extraction-efficiency`: time of the bare forward passes, media read and batches made before, over that of `extract`,
-which also decodes, finds faces and writes the store; both with the library for products that `extract` chooses.
+which also decodes, finds faces and writes the store; both with oneDNN's products where they keep float32
+(`msakit.process`).
 `extraction-speedup`: time of a reference, written here from its description (one process; segments in listing order,
 four at a time, padded to the longest of the four; of a video, its pictures four at a time; one float32 file a segment;
-torch as it comes), over that of `extract`, both in float32. A CPU core is as busy with four segments as with forty, so
-what is gained there is the padding (none for pictures) and, on processors that are not Intel's, the library
-(`msakit.products`; "float32_by_onednn" in the detail says whether); on a GPU four segments leave most of it idle.
+torch's default products and glibc's default allocator), over that of `extract`, both in float32. A CPU core is as busy
+with four segments as with forty, so what is gained there is the padding (none for pictures) and, on processors that are
+not Intel's, the library ("float32_by_onednn" in the detail says whether); on a GPU four segments leave most of it idle.
 `extraction-speedup-bfloat16`: the same reference over `extract` with the encoders' option dtype: bfloat16.
 """
 
@@ -37,15 +38,15 @@ from transformers import (
 )
 
 from benchmarks import Result
+from msakit import process
 from msakit.data.corpus import Corpus, load_corpus
 from msakit.data.media import write_audio, write_video
 from msakit.data.synthetic.face_drawing import draw_face, sample_face
 from msakit.encoders.audio import AudioEncoder
 from msakit.encoders.pretrain.common import word_pieces
-from msakit.encoders.text import TextEncoder
+from msakit.encoders.text import TextEncoder, TokenIds
 from msakit.encoders.vision import VisionEncoder
 from msakit.features import BATCH_FRAMES, _batches, extract
-from msakit.products import onednn_products, stays_float32
 
 SEGMENTS = {"text": 160, "audio": 16, "vision": 12}
 LAYERS = 3
@@ -79,13 +80,12 @@ WORDS = [
 def run() -> list[Result]:
     """Both ratios over the three modalities together, with the parts a modality."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the second core decodes; the reference and the bare pass have the same one thread
     try:
         with tempfile.TemporaryDirectory() as folder:
             whole, half = encoders(torch.float32), encoders(torch.bfloat16)
             parts = {name: _measure(Path(folder), name, whole[name], half[name]) for name in whole}
     finally:
-        torch.set_num_threads(threads)
+        process.configure(threads=threads)
     total = {how: sum(part[how] for part in parts.values()) for how in ("extract", "half", "bare", "reference")}
     detail = {
         "seconds": {name: {how: round(value, 3) for how, value in part.items()} for name, part in parts.items()},
@@ -93,7 +93,7 @@ def run() -> list[Result]:
         "layers": LAYERS,
         "rounds": ROUNDS,
         "device": "cpu, one thread a model",
-        "float32_by_onednn": stays_float32(),
+        "float32_by_onednn": process.onednn_keeps_float32(),
     }
     listed = "the throughput of going file by file, four at a time in listing order"
     compared = (
@@ -156,15 +156,17 @@ def _measure(folder: Path, modality: str, encoder: Any, half: Any) -> dict[str, 
     rows = [{str(key): value for key, value in row.items()} for row in whole.table().to_dict("records")]
     prepared = [encoder.prepare(row) for row in rows]
     limit = getattr(encoder, "batch_frames", BATCH_FRAMES)
-    sizes = {place: encoder.size(item) for place, item in enumerate(prepared)}
-    batches = [[prepared[place] for place in batch] for batch in _batches(sizes, limit)]
+    sizes = {row: encoder.size(item) for row, item in enumerate(prepared)}
+    batches = [[prepared[row] for row in batch] for batch in _batches(sizes, limit)]
     times: dict[str, list[float]] = {"extract": [], "half": [], "bare": [], "reference": []}
     for number in range(ROUNDS):
         root = folder / modality / str(number)
+        # One thread a model everywhere: the second core decodes.
+        process.configure(matmul="onednn", threads=1)
         times["extract"].append(_timed(lambda root=root: extract(whole, encoder, root, progress=False)))
         times["half"].append(_timed(lambda root=root: extract(whole, half, root, progress=False)))
-        with onednn_products(encoder.model):
-            times["bare"].append(_timed(lambda: [bare(encoder, modality, batch) for batch in batches]))
+        times["bare"].append(_timed(lambda: [bare(encoder, modality, batch) for batch in batches]))
+        process.configure(keep_memory=False, threads=1)
         times["reference"].append(_timed(lambda root=root: file_by_file(encoder, modality, rows, root / "files")))
     return {how: statistics.median(values) for how, values in times.items()}
 
@@ -186,9 +188,10 @@ def bare(encoder: Any, modality: str, batch: list[Any]) -> None:
 
 
 def _padded(modality: str, batch: list[Any]) -> dict[str, torch.Tensor]:
-    lengths = [len(item) for item in batch]
+    items = [item.ids if isinstance(item, TokenIds) else item for item in batch]
+    lengths = [len(item) for item in items]
     values = torch.zeros(len(batch), max(lengths), dtype=torch.float32 if modality == "audio" else torch.long)
-    for row, item in enumerate(batch):
+    for row, item in enumerate(items):
         values[row, : len(item)] = torch.as_tensor(item)
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
     return {"input_values" if modality == "audio" else "input_ids": values, "attention_mask": mask}
@@ -210,10 +213,10 @@ def file_by_file(encoder: Any, modality: str, rows: list[dict[str, Any]], folder
             continue
         hidden = encoder.model(**_padded(modality, items), output_hidden_states=True).hidden_states
         stacked = torch.stack(hidden)
-        for place, row in enumerate(part):
-            length = len(items[place])
+        for number, row in enumerate(part):
+            length = encoder.size(items[number])
             if modality == "audio":
-                length = int(encoder.model._get_feat_extract_output_lengths(torch.tensor(length)))
-            kept = stacked[:, place, :length]
+                length = int(encoder.model._get_feat_extract_output_lengths(torch.tensor(len(items[number]))))
+            kept = stacked[:, number, :length]
             np.save(folder / f"{row['segment_id']}.npy", (kept[:, ::10] if modality == "audio" else kept).numpy())
     os.sync()
