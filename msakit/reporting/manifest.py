@@ -9,9 +9,9 @@ from typing import Any
 
 from msakit.evaluation import metrics
 from msakit.files import sha256_of, write_atomically
-from msakit.runs.record import SCHEMA
 from msakit.runs.store import Runs, read_runs
 
+SCHEMA = 3  # of this file
 FILE = "manifest.json"
 LISTED = ("runs", "tables", "figures", "heads")
 BESIDE = ("claims.json", "claims.md", "references.bib", "ro-crate-metadata.json")

@@ -15,7 +15,7 @@ from msakit.evaluation import comparisons, metrics, statistics
 from msakit.evaluation.comparisons import Comparison, Predicted, Scored
 from msakit.reporting.contract import Paper
 from msakit.runs.arm import Arm
-from msakit.runs.record import Record, RecordError
+from msakit.runs.record import Record, RecordError, values_of
 from msakit.runs.store import Run, Runs
 
 Subset = Callable[[pd.DataFrame], Any]
@@ -53,8 +53,7 @@ def _part(run: Run, split: str, subset: Subset | None) -> pd.DataFrame:
 def _arrays(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     if "prediction" in part:
         return part["prediction"].to_numpy(float), part["label"].to_numpy(float)
-    classes = [name for name in part.columns if name.startswith("p_")]
-    return part[classes].to_numpy(float), part["label"].to_numpy()
+    return part[values_of(part)].to_numpy(float), part["label"].to_numpy()
 
 
 def scores(runs: Runs, wanted: str | Sequence[str], split: str = "test", subset: Subset | None = None) -> pd.DataFrame:
