@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from msakit.runs.record import write_atomically
+from msakit.files import write_atomically
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "results" / "benchmarks"

@@ -22,6 +22,7 @@ from benchmarks._ando_corpus import DIM, MOSEI_TRAIN, GeneratedEncoder, corpus, 
 from msakit.data.corpus import load_corpus
 from msakit.features import FeatureStore, extract, store_folder
 from msakit.models.gated import GatedFusion
+from msakit.process import configure
 from msakit.training.batching import FeatureBatches
 from msakit.training.frame_source import FrameSource
 from msakit.training.loop import fit, set_seed
@@ -64,6 +65,7 @@ def _in_a_process(what: str, folder: str, segments: int) -> dict[str, float]:
 
 def main(what: str, folder: str, segments: str) -> None:
     """Run one of the two and print its peak memory in MB as JSON."""
+    configure()
     count, root = int(segments), Path(folder)
     encoders = [GeneratedEncoder(modality, 1, count) for modality in lengths(1)]
     with Watch() as watch:
@@ -89,7 +91,7 @@ def _train(root: Path, encoders: list[GeneratedEncoder]) -> None:
         batches[split] = FeatureBatches(sources, label, 16, **(drawn if split == "train" else {}))
     model = GatedFusion(dict.fromkeys(stores, DIM), width=256, embedding=128)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    fit(model, batches["train"], batches["valid"], loss=l1, optimizer=optimizer, epochs=1, progress=False)
+    fit(model, batches["train"], batches["valid"], loss=l1, optimizer=optimizer, epochs=1)
 
 
 class Watch:
