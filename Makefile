@@ -72,7 +72,7 @@ walkthroughs: .venv/ready  ## execute the walkthroughs again, keeping their outp
 lab: .venv/ready  ## open JupyterLab on the first walkthrough
 	$(BIN)/python -m jupyterlab $(LAB) --LabApp.default_url=/lab/tree/notebooks/walkthroughs/01_hear_see_read.ipynb
 
-bench: .venv/ready  ## run the benchmarks into results/benchmarks
+bench: .venv/ready  ## run the benchmarks into results/benchmarks.json
 	$(BIN)/python -m benchmarks
 
 claims: .venv/ready  ## test each paper's claims on the recorded runs of every profile

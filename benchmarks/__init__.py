@@ -1,7 +1,7 @@
 """Benchmarks: each module here has ``run() -> list[Result]``; ``make bench`` runs them all (or those named).
 
 A result is a ratio against a stated reference, measured in the same run on the same machine, with the direction that is
-better and a target. It is written to ``results/benchmarks/<name>.json``.
+better and a target. It is written into ``results/benchmarks.json``, by name.
 """
 
 import os
@@ -19,7 +19,7 @@ def machine() -> str:
 class Result:
     """One benchmark's figure."""
 
-    name: str  # file name, without suffix
+    name: str  # its key in the file
     ratio: float  # measured over reference
     target: float  # what the ratio should be
     direction: str  # "down": at most the target; "up": at least
@@ -37,5 +37,5 @@ class Result:
         return self.ratio <= self.target if self.direction == "down" else self.ratio >= self.target
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields of the JSON file."""
+        """The fields in the JSON file."""
         return asdict(self)

@@ -1,14 +1,15 @@
-"""``python -m benchmarks [NAME …]``: run benchmarks, print a line each, write results/benchmarks/<name>.json."""
+"""``python -m benchmarks [NAME …]``: run benchmarks, print a line each, put their figures into results/benchmarks.json."""
 
 import importlib
 import json
 import sys
 from pathlib import Path
 
+from benchmarks import Result
 from msakit.files import write_atomically
 
 HERE = Path(__file__).parent
-FOLDER = HERE.parent / "results" / "benchmarks"
+FILE = HERE.parent / "results" / "benchmarks.json"
 
 
 def main(wanted: list[str]) -> int:
@@ -21,7 +22,7 @@ def main(wanted: list[str]) -> int:
     missed = 0
     for name in wanted or there:
         for result in importlib.import_module(f"benchmarks.{name}").run():
-            write_atomically(FOLDER / f"{result.name}.json", (json.dumps(result.as_dict(), indent=1) + "\n").encode())
+            store(result)
             verdict = "met" if result.met else "MISSED"
             bound = "at most" if result.direction == "down" else "at least"
             print(
@@ -29,6 +30,13 @@ def main(wanted: list[str]) -> int:
             )
             missed += not result.met
     return 1 if missed else 0
+
+
+def store(result: Result) -> None:
+    """Put a figure into the file, which holds those of earlier times by name."""
+    known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    known[result.name] = result.as_dict()
+    write_atomically(FILE, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ FACTS = {
         "arms": {name: {"title": title, "model": "m"} for name, title in {**ARMS, "cms": "CMS"}.items()},
         "left_out": {"The authors' own equations": "They are not public."},
     },
-    "ando2022": {"authors": "Ando, Masumura, Sato", "code": "https://example.org/code"},
+    "ando2022": {"authors": "Ando, Masumura, Sato", "code": "https://github.com/owner/code"},
     "toledo2022": {"authors": "Toledo, Marcacini"},
 }  # fmt: skip
 PAPERS = {name: paper(name, **FACTS[name]) for name in ("ando2022", "toledo2022", "kim2022")}
