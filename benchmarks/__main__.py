@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME …]``: run benchmarks, print a line each, put their figures into results/benchmarks.json."""
+"""``python -m benchmarks [NAME …]``: run benchmarks, print a line each, keep them in results/benchmarks.json."""
 
 import importlib
 import json
