@@ -29,6 +29,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from pydantic import create_model
+
+from msakit.strict import Strict, parse
 from msakit.suggestions import did_you_mean
 
 ENCODERS: dict[str, str] = {
@@ -47,10 +50,12 @@ ENCODERS: dict[str, str] = {
 def load_encoder(spec: dict[str, Any] | str) -> Any:
     """An encoder from `{"kind": ..., "path": ..., **options}`, or from "kind" or "kind:path" in short.
 
-    `path` is a folder, a hub id, or "package:NAME/FOLDER" for a folder inside an installed package; it goes to the
-    class's `from_pretrained`. Without it the class is called with the options alone. What comes back remembers the
-    whole of it as `spec`. Raises ValueError, with the choices, for an unknown kind, and for a package that is not
-    installed.
+    `path` is a folder, a hub id, or "package:NAME/FOLDER" for a folder inside an installed package. Options are those
+    of the class's `from_pretrained`, or of the class itself where nothing is pre-trained. The encoder remembers the
+    whole of it as `spec`.
+
+    Raises ValueError, with the choices, for an unknown kind or option, an option of another type, or a package that is
+    not installed; EncoderError, which is one, for a checkpoint that cannot be opened.
     """
     if isinstance(spec, str):
         kind, _, path = spec.partition(":")
@@ -60,17 +65,18 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
         if "kind" not in options:
             raise ValueError(f"an encoder needs a 'kind', one of {', '.join(ENCODERS)}; got {spec!r}")
         kind = options.pop("kind")
-    maker = encoder_class(kind)
-    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    taken = inspect.signature(maker.from_pretrained if "path" in options else maker).parameters
-    for name in sorted(set(options) - {"path"} - set(taken)):
-        near = did_you_mean(name, taken)
-        raise ValueError(f"the encoder {kind!r} has no option {name!r}; choose from {', '.join(taken)}.{near}")
+    found = encoder_class(kind)
+    make = getattr(found, "from_pretrained", found)
+    fields: dict[str, Any] = {
+        name: (each.annotation, ... if each.default is each.empty else each.default)
+        for name, each in inspect.signature(make).parameters.items()
+    }
+    parse(create_model("Options", __base__=Strict, **fields), options, f"encoder of kind {kind!r}")
+    spec = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     if "path" in options:
-        encoder = maker.from_pretrained(resolve_path(options.pop("path")), **options)
-    else:
-        encoder = maker(**options)
-    encoder.spec = {"kind": kind, **written}
+        options["path"] = resolve_path(options["path"])
+    encoder = make(**options)
+    encoder.spec = {"kind": kind, **spec}
     return encoder
 
 

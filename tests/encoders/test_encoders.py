@@ -253,8 +253,21 @@ def test_unknown_encoder_lists_the_choices():
         load_encoder("vison:x")
     with pytest.raises(ValueError, match="needs a 'kind'"):
         load_encoder({"path": "x"})
-    with pytest.raises(ValueError, match=r"'text' has no option 'dtpye'; choose from .*Did you mean 'dtype'"):
-        load_encoder({"kind": "text", "path": "x", "dtpye": "bfloat16"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ({"kind": "text", "path": "x", "dtpye": "bfloat16"}, r"'text': no field 'dtpye': .*Did you mean 'dtype'"),
+        ({"kind": "audio", "path": "x", "every": "5"}, r"'audio': field 'every' should be a valid integer, not '5'"),
+        ({"kind": "vision", "path": "x", "faces": 1}, r"'vision': field 'faces' should be a valid boolean, not 1"),
+        ("text", "'text': field 'path' is missing"),
+        ("acoustic-set:x", "'acoustic-set': no field 'path'"),
+    ],
+)
+def test_faulty_options_are_named_before_anything_is_opened(spec, fault):
+    with pytest.raises(ValueError, match=fault):
+        load_encoder(spec)
 
 
 @pytest.mark.parametrize("kind", ["text", "audio", "vision"])
