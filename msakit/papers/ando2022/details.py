@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 COMPONENTS = 8
 MOST_SEGMENTS = 900
 FUSED = "fused"
-COUNTS = ("segments", "failed", "frames", "blank_frames", "blank_segments")
+COUNTS = ("segments", "failed", "truncated", "frames", "blank_frames", "blank_segments")
 
 
 @torch.no_grad()
@@ -162,7 +162,7 @@ def spoken_words(
     Empty without word timings, or where the encoder's tokenizer cannot say which letters a token stands for.
     """
     timings, spec = corpus.words(), source.store.config.get("spec")
-    if timings is None or spec is None or source.store.conventional:
+    if timings is None or spec is None or source.feature.conventional:
         return {}
     encoder = load_encoder(spec)
     if not encoder.tokenizer.is_fast:

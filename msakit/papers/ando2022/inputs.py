@@ -42,7 +42,7 @@ class Source:
         return Feature(
             encoder=self.encoder,
             features=self.store.folder.name,
-            weights=self.store.config["encoder"].get("weights"),
+            weights=self.store.weights,
             layer="all" if self.layer is None else list(self.layer) if isinstance(self.layer, tuple) else self.layer,
             conventional=self.store.conventional,
         )

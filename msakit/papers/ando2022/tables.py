@@ -248,9 +248,10 @@ def decoders(runs: Runs, paper: Paper, titles: Mapping[str, str]) -> pd.DataFram
 
 FEATURE_NOTES = (
     "All splits together. failed: segments that could not be encoded, one frame of zeros in training and test alike. "
-    "blank: frames, and whole segments, in which nothing was found (no face), zeros.",
+    "truncated: texts that lost their end to the encoder's limit. blank: frames, and whole segments, in which nothing "
+    "was found (no face), zeros.",
 )
-COUNTS = ("segments", "failed", "frames", "blank_frames", "blank_segments")
+COUNTS = ("segments", "failed", "truncated", "frames", "blank_frames", "blank_segments")
 
 
 def feature_states(runs: Runs) -> pd.DataFrame:
@@ -275,6 +276,8 @@ def lacking(runs: Runs) -> list[str]:
         what = []
         if row["failed"]:
             what.append(f"{row['failed']} of {row['segments']} segments failed")
+        if row.get("truncated"):
+            what.append(f"{row['truncated']} of {row['segments']} texts lost their end")
         if row["blank_frames"]:
             what.append(f"{row['blank_frames']} of {row['frames']} frames blank")
         if what:

@@ -1,6 +1,5 @@
-"""Ando et al. end to end: which arms are recorded, how the best layers are chosen, what a second call does."""
+"""Ando et al. end to end: which arms are recorded, how the best layers are chosen, on numbers and classes, in folds."""
 
-import dataclasses
 import json
 import shutil
 from itertools import combinations
@@ -9,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_papers import ANDO, SEEDS, ando2022, predictions, snapshot
+from tiny_papers import predictions, snapshot
 
 from msakit.features import FeatureStore
-from msakit.papers.ando2022.inputs import Inputs, choose_arms
-from msakit.predictor import Predictor
-from msakit.runs.record import read_all, write
+from msakit.papers import arms_of, choose_arms
+from msakit.papers.ando2022 import recipe
+from msakit.papers.ando2022.inputs import Inputs, Source, frames_of
+from msakit.papers.ando2022.layers import best_layers, layer_runs
+from msakit.papers.ando2022.recipe import Settings
+from msakit.runs.arm import Arm
+from msakit.runs.store import read_runs, run_path, write_run
+from msakit.strict import parse
 from msakit.training.batching import FeatureBatches
+
+from .conftest import SEEDS, SETTINGS
 
 TRAINED = {
     "conventional-text", "conventional-audio", "conventional-text-audio", "convbert-text-audio",
@@ -25,34 +31,22 @@ TRAINED = {
 }  # fmt: skip
 REFERENCES = {"constant", "oracle", "oracle-text", "oracle-audio", "oracle-vision"}
 LAYERS = {"text": 3, "audio": 2, "vision": 2}
+WIDE = "best-text-audio-vision"
 
 
-def select(root):
-    return read_all(root).select(paper="ando2022", corpus="mini-mosi")
+def of(ando, arm, seed, split="test"):
+    return predictions(ando.root, "ando2022", "mini-mosi", arm, seed, split)
 
 
-def valid_means(root, modality):
-    """Mean validation MAE over seeds of every single layer, from the csv files."""
-    means = []
-    for layer in range(LAYERS[modality]):
-        tables = [predictions(root, "ando2022", "mini-mosi", f"layer{layer}-{modality}", k, "valid") for k in SEEDS]
-        means.append(np.mean([(table["prediction"] - table["label"]).abs().mean() for table in tables]))
-    return means
-
-
-def alter(root, split, change, arms, seed=SEEDS):
-    """Store runs again with other predictions of one split; `change(run, part)` gives them."""
-    for run in select(root).select(arm=arms, seed=seed):
-        table = pd.read_csv(run.path.with_suffix(".csv"), dtype={"segment_id": str})
-        part = table["split"] == split
-        table.loc[part, "prediction"] = change(run, table[part])
-        write(root, run.record, table)
-
-
-def store(layers, name="store"):
+def store(modality, layers, name="encoder"):
     """A feature store without segments."""
-    nothing = pd.DataFrame({"segment_id": [], "start": [], "length": []})
-    return FeatureStore(Path(name), np.zeros((layers, 0, 2), np.float16), nothing, {})
+    nothing = pd.DataFrame({"segment_id": [], "start": [], "length": [], "status": []})
+    config = {"modality": modality, "encoder": {"encoder": "acoustic-set" if name == "set" else "text"}}
+    return FeatureStore(Path(f"{modality}-{name}"), np.zeros((layers, 0, 2), np.float16), nothing, config)
+
+
+def arm(**inputs):
+    return parse(Arm, {"title": "An arm", "model": "gated", "inputs": inputs}, "test")
 
 
 @pytest.fixture
@@ -60,88 +54,61 @@ def copy(ando, tmp_path):
     return shutil.copytree(ando.root, tmp_path / "runs")
 
 
+# --- what is recorded ---------------------------------------------------------------------------------------------
+
+
 def test_every_arm_is_recorded_with_every_seed(ando):
     frame = ando.runs.frame
-    trained = frame[frame["arm"].isin(TRAINED)]
+    trained = frame[~frame["reference"]]
+    assert set(trained["arm"]) == TRAINED
     assert set(frame["arm"]) == TRAINED | REFERENCES
-    assert set(zip(trained["arm"], trained["seed"], strict=True)) == {(arm, seed) for arm in TRAINED for seed in SEEDS}
-    assert (trained["epochs"] == ANDO.epochs).all()
-    assert (frame["protocol"] == "corrected").all()
-    assert frame["generated"].all()
+    assert set(zip(trained["arm"], trained["seed"], strict=True)) == {(name, s) for name in TRAINED for s in SEEDS}
+    assert (trained["epochs"] == SETTINGS.epochs).all()
+    assert (trained["protocol"] == "corrected").all()
 
 
 def test_a_record_says_where_its_features_came_from(ando):
-    stores = {modality: store.folder.name for modality, store in ando.call.args[1].items()}
-    for arm, modality, layer in (("layer1-audio", "audio", 1), ("weighted-text", "text", "all")):
-        config = ando.runs.select(arm=arm).runs[0].record.config
-        assert config["inputs"] == {modality: {"features": stores[modality], "layer": layer, "conventional": False}}
-        assert config["decoder"] == "gated"
-    inputs = ando.runs.select(arm="output-text-audio-vision").runs[0].record.config["inputs"]
-    assert {name: source["layer"] for name, source in inputs.items()} == {"text": 2, "audio": 1, "vision": 1}
+    for name, modality, encoder, layer in (
+        ("layer1-audio", "audio", "audio", 1),
+        ("weighted-text", "text", "text", "all"),
+        ("conventional-audio", "audio", "conventional-audio", 0),
+    ):
+        record = ando.runs.select(arm=name).runs[0].record
+        (found,) = record.features.values()
+        stored = ando.stores[encoder]
+        assert record.modalities == (modality,)
+        assert (found.encoder, found.features, found.layer) == (encoder, stored.folder.name, layer)
+        assert found.weights == stored.config["encoder"].get("weights")
+        assert found.conventional == encoder.startswith("conventional")
+        assert record.measurements["segments"] == {"train": 24, "valid": 8, "test": 12}
+    features = ando.runs.select(arm="output-text-audio-vision").runs[0].record.features
+    assert {name: feature.layer for name, feature in features.items()} == {"text": 2, "audio": 1, "vision": 1}
 
 
-def test_predictions_are_of_valid_and_test_with_the_corpus_labels(ando, tiny_corpora):
-    corpus = tiny_corpora["mini-mosi"]
+def test_predictions_are_of_valid_and_test_with_the_corpus_labels(ando):
     for split in ("valid", "test"):
-        table = predictions(ando.root, "ando2022", "mini-mosi", "best-text-audio-vision", 0, split)
-        assert list(table["segment_id"]) == list(corpus.splits[split]["segment_id"])
-        np.testing.assert_allclose(table["label"], corpus.splits[split]["label"])
+        table = of(ando, WIDE, 0, split)
+        assert list(table["segment_id"]) == list(ando.corpus.splits[split]["segment_id"])
+        assert list(table["video_id"]) == list(ando.corpus.splits[split]["video_id"])
+        np.testing.assert_allclose(table["label"], ando.corpus.splits[split]["label"])
         assert table["prediction"].nunique() > 1
-    stored = pd.read_csv(ando.root / "ando2022/mini-mosi/best-text-audio-vision/seed-0.csv")
-    assert set(stored["split"]) == {"valid", "test"}
 
 
 def test_the_chosen_epoch_has_the_recorded_validation_score(ando):
     for run in ando.runs.select(arm=sorted(TRAINED)):
-        record = run.record
-        table = predictions(ando.root, "ando2022", "mini-mosi", record.arm, record.seed, "valid")
-        mae = (table["prediction"] - table["label"]).abs().mean()
-        assert record.selection["split"] == "valid"
-        assert record.selection["value"] == pytest.approx(mae, abs=1e-4)
-        assert record.selection["value"] == min(row["valid_loss"] for row in record.history)
+        record, table = run.record, run.split("valid")
+        assert (record.selection.split, record.selection.metric) == ("valid", "mae")
+        assert record.selection.value == pytest.approx((table["prediction"] - table["label"]).abs().mean(), abs=1e-4)
+        assert record.selection.value == min(row["valid_loss"] for row in record.history)
 
 
-def test_best_layers_are_those_of_the_lowest_validation_mae(ando):
-    expected = {modality: int(np.argmin(valid_means(ando.root, modality))) for modality in LAYERS}
-    assert ando2022.best_layers(ando.runs) == expected
-    for run in ando.runs.select(arm="best-text-audio-vision"):
-        assert {name: source["layer"] for name, source in run.record.config["inputs"].items()} == expected
-
-
-def test_test_predictions_have_no_part_in_the_choice_of_layers(ando, copy):
-    best = ando2022.best_layers(ando.runs)
-    # Perfect test predictions for every layer that was not chosen, hopeless ones for the chosen ones.
-    chosen = {f"layer{layer}-{modality}" for modality, layer in best.items()}
-    singles = [f"layer{layer}-{modality}" for modality, count in LAYERS.items() for layer in range(count)]
-    alter(copy, "test", lambda run, part: 3 if run.record.arm in chosen else part["label"], singles)
-    assert ando2022.best_layers(select(copy)) == best
-    other = (best["text"] + 1) % 3
-    alter(copy, "valid", lambda run, part: part["label"], [f"layer{other}-text"])
-    assert ando2022.best_layers(select(copy)) == best | {"text": other}
-
-
-def test_of_equal_layers_the_earlier_one_is_best(copy):
-    alter(copy, "valid", lambda run, part: part["label"], ["layer1-text", "layer2-text"])
-    assert ando2022.best_layers(select(copy))["text"] == 1
-
-
-def test_layers_trained_together_come_to_the_runs_of_their_own(ando, tmp_path):
-    together = ando.call(ANDO, SEEDS, tmp_path / "runs", arms=["layer*", "output-text"], sweep_on="cpu")
-    names = sorted(name for name in TRAINED if name.startswith("layer"))
-    assert {run.record.arm for run in together} - REFERENCES == {*names, "output-text"}
-    for run in together.select(arm=names):
-        own = ando.runs.select(arm=run.record.arm, seed=run.record.seed).runs[0]
-        modality = run.record.arm.partition("-")[2]
-        assert run.record.measurements["trained_together"] == LAYERS[modality] * len(SEEDS)
-        assert run.record.selection["epoch"] == own.record.selection["epoch"]
-        assert run.record.config == own.record.config
-        tables = [pd.read_csv(each.path.with_suffix(".csv")) for each in (run, own)]
-        assert list(tables[0]["segment_id"]) == list(tables[1]["segment_id"])
-        np.testing.assert_allclose(tables[0]["prediction"], tables[1]["prediction"], rtol=1e-3, atol=1e-4)
-    # The output layer is one of them: it is taken over, not trained again.
-    output, last = (together.select(arm=arm, seed=0).runs[0].record for arm in ("output-text", "layer2-text"))
-    assert output.config["same_as"] == "layer2-text"
-    assert output.selection == last.selection
+def test_same_seed_same_predictions_other_seed_others(ando, tmp_path):
+    arms = ["layer0-text", "layer2-text", "weighted-text", "conventional-audio"]
+    runs = ando.run(tmp_path / "runs", arms, seeds=SEEDS[1:])
+    for name in arms:
+        again = run_path(tmp_path / "runs", runs.select(arm=name).runs[0].record).with_suffix(".csv").read_bytes()
+        first, second = (ando.root / f"ando2022/mini-mosi/{name}/seed-{seed}.csv" for seed in SEEDS)
+        assert again == second.read_bytes() != first.read_bytes()
 
 
 def test_a_second_call_trains_nothing(ando, monkeypatch):
@@ -149,136 +116,203 @@ def test_a_second_call_trains_nothing(ando, monkeypatch):
         raise AssertionError("trained again")
 
     before = snapshot(ando.root / "ando2022")
-    monkeypatch.setattr(ando2022, "train", train)
-    again = ando.call(ANDO, SEEDS, ando.root)
+    monkeypatch.setattr(recipe, "train", train)
+    again = ando.run(ando.root)
     assert snapshot(ando.root / "ando2022") == before
-    assert [run.path for run in again] == [run.path for run in ando.runs]
-
-
-def test_a_torn_run_is_trained_again_to_the_same_predictions(ando, copy):
-    folder = copy / "ando2022/mini-mosi"
-    torn = folder / "layer1-text/seed-1.csv"
-    whole = torn.read_bytes()
-    torn.write_bytes(whole[:-20])
-    before = snapshot(folder)
-    ando.call(ANDO, SEEDS, copy)
-    after = snapshot(folder)
-    assert torn.read_bytes() == whole
-    assert {name for name in after if after[name] != before[name]} == {
-        "layer1-text/seed-1.csv",
-        "layer1-text/seed-1.json",
-    }
+    assert [run.record for run in again] == [run.record for run in ando.runs]
 
 
 def test_changed_settings_train_again_and_the_older_runs_are_set_aside(ando, copy):
-    before = snapshot(copy / "ando2022/mini-mosi")
-    corpus, encoded, _ = ando.call.args
-    changed = dataclasses.replace(ANDO, epochs=1)
-    runs = ando2022.run(corpus, {"audio": encoded["audio"]}, {}, changed, SEEDS, copy)
-    arms = {"layer0-audio", "layer1-audio", "output-audio", "best-audio", "weighted-audio"}
-    assert set(runs.frame["arm"]) == arms | REFERENCES
-    assert all(len(run.record.history) == 1 for run in runs.select(arm=sorted(arms)))
-    set_aside = snapshot(copy.parent / "superseded/ando2022/mini-mosi")
-    assert len(set_aside) == len(before), "nothing is lost, nothing is mixed"
+    before = snapshot(copy / "ando2022/mini-mosi/weighted-text")
+    runs = ando.run(copy, ["weighted-text"], SETTINGS.model_copy(update={"epochs": 1}))
+    assert all(len(run.record.history) == 1 for run in runs.select(arm="weighted-text"))
+    assert len(snapshot(copy.parent / "superseded/ando2022/mini-mosi")) == len(before)
 
 
-def test_an_arm_that_is_made_of_something_else_sets_its_older_runs_aside(ando, copy):
-    before = snapshot(copy / "ando2022/mini-mosi")
-    runs = ando.call(ANDO, SEEDS, copy, arms=["weighted-text"], layers=[0])  # and the output layer, 2
-    mixed = [run.record.config["inputs"]["text"]["layer"] for run in runs.select(arm="weighted-text")]
-    assert mixed == [[0, 2]] * len(SEEDS)
-    set_aside = snapshot(copy.parent / "superseded/ando2022/mini-mosi")
-    assert len(set_aside) == 2 * len(SEEDS)
-    assert {content for name, content in before.items() if name.startswith("weighted-text/")} == set(set_aside.values())
-    assert snapshot(copy / "ando2022/mini-mosi").keys() == before.keys()
+def test_a_variant_leaves_the_runs_of_the_others_alone(ando, copy):
+    before = snapshot(copy / "ando2022/mini-mosi/weighted-text")
+    runs = ando.run(copy, ["weighted-text"], variants={"short": {"settings": {"epochs": 1}}})
+    assert {len(run.record.history) for run in runs.select(arm="weighted-text@short")} == {1}
+    assert snapshot(copy / "ando2022/mini-mosi/weighted-text") == before
+    assert not (copy.parent / "superseded").exists()
 
 
-def test_same_seed_same_predictions_other_seed_others(ando, tmp_path):
-    corpus, encoded, classic = ando.call.args
-    runs = ando2022.run(
-        corpus, {"text": encoded["text"]}, {"audio": classic["audio"]}, ANDO, SEEDS[1:], tmp_path / "runs",
-        arms=["layer0-text", "layer2-text", "weighted-text", "conventional-audio"],
-    )  # fmt: skip
-    for arm in ("layer0-text", "layer2-text", "weighted-text", "conventional-audio"):
-        (again,) = runs.select(arm=arm)
-        first, second = (ando.root / f"ando2022/mini-mosi/{arm}/seed-{seed}.csv" for seed in SEEDS)
-        assert again.path.with_suffix(".csv").read_bytes() == second.read_bytes() != first.read_bytes()
+def test_equal_arms_are_trained_once_and_recorded_under_both_names(ando):
+    best = best_layers(ando.runs)[-1]
+    names = {"output-text": "layer2-text", **{f"best-{name}": f"layer{layer}-{name}" for name, layer in best.items()}}
+    for name, same in names.items():
+        for seed in SEEDS:
+            copied, trained = (ando.runs.select(arm=each, seed=seed).runs[0] for each in (name, same))
+            pd.testing.assert_frame_equal(copied.predictions, trained.predictions)
+            assert copied.record.selection == trained.record.selection
+            # Seed 0 of best layers is trained anew, to keep its head, and gives the same.
+            assert copied.record.same_as == (None if name != "output-text" and seed == 0 else same)
 
 
-def test_references_score_what_they_say(ando, tiny_corpora):
-    corpus = tiny_corpora["mini-mosi"]
-    table = corpus.table().set_index("segment_id")
-    oracle = pd.read_csv(corpus.folder / "oracle.csv", dtype={"segment_id": str}).set_index("segment_id")
-    truth = table[table["split"] == "test"]["label"]
-    median = table[table["split"] == "train"]["label"].median()
-    expected = {
-        "constant": (truth - median).abs().mean(),
-        "oracle": (truth - oracle.loc[truth.index, "prediction"]).abs().mean(),
-        "oracle-audio": (truth - oracle.loc[truth.index, "prediction_audio"]).abs().mean(),
-    }
-    scores = ando.runs.scores("mae").set_index("arm")["value"]
-    assert {arm: scores[arm] for arm in expected} == pytest.approx(expected, abs=1e-5)
-    for arm in REFERENCES:
-        (run,) = ando.runs.select(arm=arm)
-        assert run.record.selection is None
-        assert run.record.history == []
-
-
-def served(source):
-    """The frames that a batch of all rows holds, in order."""
-    batches = FeatureBatches({"audio": source}, np.zeros(len(source.lengths)), len(source.lengths))
-    return next(iter(batches))["audio"].frames.numpy()
-
-
-def test_conventional_features_are_standardised_by_the_training_frames(ando):
-    corpus, _, classic = ando.call.args
-    arm = {"audio": ando2022.Source(classic["audio"], 0, True)}
-    train = served(ando2022.split_features(corpus, arm, "train")["audio"])
-    np.testing.assert_allclose(train.mean(0), 0, atol=1e-3)
-    np.testing.assert_allclose(train.std(0), 1, atol=1e-3)
-    raw, lengths = classic["audio"].take(list(corpus.splits["test"]["segment_id"]), 0)
-    known = classic["audio"].take(list(corpus.splits["train"]["segment_id"]), 0)[0].astype(np.float32)
-    test = served(ando2022.split_features(corpus, arm, "test")["audio"])
-    assert len(test) == lengths.sum()
-    np.testing.assert_allclose(test, (raw - known.mean(0)) / known.std(0), rtol=1e-3, atol=1e-3)
-
-
-def test_unknown_names_are_refused_with_the_choices(ando, tmp_path):
-    corpus = ando.call.args[0]
-    with pytest.raises(ValueError, match=r"no modality 'voice': choose from text, audio, vision"):
-        ando2022.extract_all(corpus, {"voice": "acoustic-set"}, tmp_path)
-    with pytest.raises(ValueError, match="batch_size at least 2"):
-        dataclasses.replace(ANDO, batch_size=1)
-
-
-def test_records_are_plain_json_without_texts(ando, tiny_corpora):
-    texts = set(tiny_corpora["mini-mosi"].table()["text"])
-    for run in ando.runs:
-        content = run.path.read_text() + run.path.with_suffix(".csv").read_text()
-        assert json.loads(run.path.read_text())["paper"] == "ando2022"
+def test_records_are_plain_json_without_texts(ando):
+    texts = set(ando.corpus.table()["text"])
+    for path in ando.root.rglob("*.json"):
+        content = path.read_text() + path.with_suffix(".csv").read_text() if "runtime" not in path.name else ""
+        json.loads(path.read_text())
         assert not any(text in content for text in texts)
 
 
-def test_older_runs_have_no_part_in_the_choice_of_layers(ando, copy):
-    corpus, encoded, _ = ando.call.args
-    # Seed 1 has other settings and is not asked for below; make its first layer look perfect, the others hopeless.
-    singles = [f"layer{layer}-text" for layer in range(3)]
-    best = min(range(3), key=lambda layer: layer == ando2022.best_layers(ando.runs.select(seed=0))["text"])
-    alter(copy, "valid", lambda run, part: part["label"] + 9 * (run.record.arm != singles[best]), singles, seed=1)
-    changed = dataclasses.replace(ANDO, epochs=1)
-    runs = ando2022.run(corpus, {"text": encoded["text"]}, {}, changed, SEEDS[:1], copy, arms=["layer*"])
-    assert set(runs.select(arm=singles).frame["seed"]) == {0}
-    assert ando2022.best_layers(runs)["text"] == ando2022.best_layers(runs.select(seed=0))["text"]
+# --- the choice of layers -----------------------------------------------------------------------------------------
 
 
-# -- arms by name
+def valid_means(runs, encoder, fold=-1):
+    """Mean validation MAE over seeds of every single layer, from the predictions."""
+    means = {}
+    for run in runs.select(arm=[f"layer{layer}-{encoder}" for layer in range(LAYERS[encoder])]):
+        if (-1 if run.record.fold is None else run.record.fold.index) == fold:
+            table = run.split("valid")
+            layer = run.record.features[encoder].layer
+            means.setdefault(layer, []).append((table["prediction"] - table["label"]).abs().mean())
+    return [float(np.mean(means[layer])) for layer in sorted(means)]
 
 
-WHOLE = Inputs(
-    {name: store(3, f"{name}-encoder") for name in ("text", "audio", "vision")},
-    {name: store(1, f"{name}-set") for name in ("text", "audio", "vision")},
-)
+def alter(root, change, arms):
+    """Store runs again with other validation losses; `change(record)` gives them."""
+    for run in read_runs(root).select(arm=arms):
+        chosen = run.record.selection.model_copy(update={"value": float(change(run.record))})
+        write_run(root, run.record.model_copy(update={"selection": chosen}), run.runtime, run.predictions)
+
+
+def test_best_layers_are_those_of_the_lowest_validation_loss(ando):
+    expected = {encoder: int(np.argmin(valid_means(ando.runs, encoder))) for encoder in LAYERS}
+    assert best_layers(ando.runs) == {-1: expected}
+    for run in ando.runs.select(arm=WIDE):
+        assert {name: feature.layer for name, feature in run.record.features.items()} == expected
+
+
+def test_of_equal_layers_the_earlier_one_is_best(ando, copy):
+    alter(copy, lambda record: 0.1, ["layer1-text", "layer2-text"])
+    assert best_layers(read_runs(copy))[-1]["text"] == 1
+
+
+def test_single_layers_are_known_by_their_definition_not_by_their_name(ando, tmp_path):
+    own = {
+        "deepest": {"title": "Mine", "model": "gated", "inputs": {"text": {"encoder": "text", "layer": 2}}},
+        "layer7-of-mine": {"like": "weighted-text", "title": "Not a single layer"},
+        "wide": {"like": "deepest", "title": "Wide", "settings": {"width": 16}},
+    }
+    runs = ando.run(tmp_path / "runs", ["layer0-text"], own=own, seeds=[0])
+    assert dict(zip(layer_runs(runs)["arm"], layer_runs(runs)["layer"], strict=True)) == {
+        "layer0-text": 0,
+        "deepest": 2,
+    }
+
+
+def test_best_arms_bring_the_layers_that_they_are_chosen_from(ando, tmp_path):
+    runs = ando.run(tmp_path / "runs", ["best-vision"], seeds=[0])
+    assert set(runs.frame["arm"]) - REFERENCES == {"layer0-vision", "layer1-vision", "best-vision"}
+
+
+def test_a_best_layer_of_another_encoder_is_chosen_among_its_own_layers(ando, tmp_path):
+    study = type(ando)(ando.corpus, ando.stores | {"other": ando.stores["text"]}, tmp_path / "runs")
+    own = {
+        "mine": {"title": "Mine", "model": "gated", "inputs": {"text": {"encoder": "other", "layer": "best"}}},
+    }
+    runs = study.run(study.root, [], own=own, seeds=[0])
+    assert set(runs.frame["arm"]) - REFERENCES == {"mine", *(f"layer{layer}-other" for layer in range(3))}
+    chosen = runs.select(arm="mine").runs[0].record.features["text"]
+    assert chosen.layer == best_layers(runs)[-1]["other"]
+
+
+@pytest.mark.parametrize("task", ["ando", "classes"])
+def test_layers_trained_together_come_to_the_runs_of_their_own(task, request, tmp_path):
+    study = request.getfixturevalue(task)
+    arms = ["layer*-text", "layer*-audio", "output-text"]
+    own = study.run(tmp_path / "own", arms)
+    together = study.run(tmp_path / "together", arms, sweep_on="cpu")
+    assert [run.record.identity for run in together] == [run.record.identity for run in own]
+    for run, alone in zip(together, own, strict=True):
+        if run.record.reference:
+            continue
+        (encoder,) = (feature.encoder for feature in run.record.features.values())
+        assert run.record.measurements["trained_together"] == LAYERS[encoder] * len(SEEDS)
+        assert run.record.key == alone.record.key
+        assert run.record.selection.epoch == alone.record.selection.epoch
+        numbers = [name for name in run.predictions if name == "prediction" or name.startswith("p_")]
+        np.testing.assert_allclose(run.predictions[numbers], alone.predictions[numbers], rtol=1e-3, atol=1e-4)
+    # The output layer is one of them: it is taken over, not trained again.
+    assert together.select(arm="output-text").runs[0].record.same_as == "layer2-text"
+
+
+# --- classes and folds --------------------------------------------------------------------------------------------
+
+
+def test_arms_run_on_classes(classes, tmp_path):
+    runs = classes.run(tmp_path / "runs", ["best-text-audio-vision*", "conventional-text", "weighted-text"], seeds=[0])
+    for run in runs.select(reference=False):
+        table = run.predictions
+        names = [f"p_{name}" for name in classes.corpus.task.classes]
+        np.testing.assert_allclose(table[names].sum(axis=1), 1, atol=1e-5)
+        assert run.record.selection.metric == "cross_entropy"
+        valid = run.split("valid")
+        own = valid[names].to_numpy()[np.arange(len(valid)), valid["label"]]
+        assert run.record.selection.value == pytest.approx(-np.log(own).mean(), abs=1e-4)
+    assert set(runs.select(arm=WIDE).runs[0].record.artifacts) == {"attention", "embeddings"}
+
+
+@pytest.mark.parametrize("task", ["ando", "classes"])
+def test_in_folds_each_fold_has_its_own_choice(task, request, tmp_path):
+    study = request.getfixturevalue(task)
+    small = SETTINGS.model_copy(update={"batch_size": 8})
+    runs = study.run(tmp_path / "runs", ["best-text", "output-text"], small, seeds=[0], folds=3)
+    assert set(runs.frame["fold"]) == {0, 1, 2}
+    tested = [set(run.test["segment_id"]) for run in runs.select(arm="best-text")]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 44
+    best = best_layers(runs)
+    assert set(best) == {0, 1, 2}
+    for run in runs.select(arm="best-text"):
+        fold = run.record.fold.index
+        losses = {
+            single.record.features["text"].layer: single.record.selection.value
+            for single in runs.select(arm=[f"layer{layer}-text" for layer in range(3)], fold=fold)
+        }
+        assert run.record.features["text"].layer == best[fold]["text"] == min(losses, key=losses.get)
+        videos = [set(run.split(split)["video_id"]) for split in ("valid", "test")]
+        assert not videos[0] & videos[1]
+
+
+def test_a_models_own_file_trains(ando, tmp_path):
+    (tmp_path / "mean_model.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "from huggingface_hub import PyTorchModelHubMixin\n"
+        "from msakit.models import Frames\n\n\n"
+        "class MeanModel(nn.Module, PyTorchModelHubMixin):\n"
+        "    INPUTS = {'text': (Frames,)}\n\n"
+        "    def __init__(self, dim: int, width: int = 4, n_classes: int | None = None):\n"
+        "        super().__init__()\n"
+        "        self.modalities = ('text',)\n"
+        "        self.layers = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, n_classes or 1))\n"
+        "        self.n_classes = n_classes\n\n"
+        "    @classmethod\n"
+        "    def build(cls, inputs, n_classes=None, **args):\n"
+        "        return cls(inputs['text'].dim, n_classes=n_classes, **args)\n\n"
+        "    def forward(self, batch):\n"
+        "        text = batch['text']\n"
+        "        owner = text.layout.owner\n"
+        "        total = text.frames.new_zeros(len(text.lengths), text.frames.shape[-1])\n"
+        "        total = total.index_add_(0, owner, text.frames)\n"
+        "        found = self.layers(total / text.lengths[:, None])\n"
+        "        return {'prediction': found if self.n_classes else found.squeeze(-1)}\n"
+    )
+    own = {"mine": {"title": "Mean", "model": f"{tmp_path}/mean_model.py:MeanModel", "inputs": {"text": "text"}}}
+    (run,) = ando.run(tmp_path / "runs", [], own=own, seeds=[0]).select(arm="mine")
+    assert run.record.features["text"].layer == 2, "the output layer, where nothing is said"
+    assert run.record.measurements["parameters"] == 8 * 8 + 8 + 8 + 1, "the width is that of the settings"
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------
+
 ALL_SETS = [names for count in (1, 2, 3) for names in combinations(("text", "audio", "vision"), count)]
+WHOLE = Inputs(
+    {name: store(name, 3) for name in ("text", "audio", "vision")}
+    | {f"conventional-{name}": store(name, 1, "set") for name in ("text", "audio", "vision")}
+)
 
 
 def test_every_arm_of_the_paper_has_its_name():
@@ -288,100 +322,136 @@ def test_every_arm_of_the_paper_has_its_name():
     for family, sets in families.items():
         expected |= {f"{family}-{'-'.join(names)}" for names in sets}
         expected |= {f"{family}-{'-'.join(names)}.concat" for names in sets if len(names) > 1}
-    found = list(WHOLE.arms())
-    assert set(found) == expected
-    assert len(found) == len(expected)
+    assert set(choose_arms("ando2022", lacks=WHOLE.lacks)) == expected
+    assert len(arms_of("ando2022")) == len(expected) + 3 * 22
 
 
 @pytest.mark.parametrize(
     ("name", "layers", "conventional", "decoder"),
     [
-        ("conventional-text-vision", {"text": 0, "vision": 0}, {"text", "vision"}, "gated"),
-        ("convbert-text-audio-vision", {"text": 2, "audio": 0, "vision": 0}, {"audio", "vision"}, "gated"),
-        ("layer1-audio", {"audio": 1}, set(), "gated"),
-        ("output-audio-vision", {"audio": 2, "vision": 2}, set(), "gated"),
+        ("conventional-text-vision", {"text": 0, "vision": 0}, {"text", "vision"}, None),
+        ("convbert-text-audio-vision", {"text": 2, "audio": 0, "vision": 0}, {"audio", "vision"}, None),
+        ("layer1-audio", {"audio": 1}, set(), None),
+        ("output-audio-vision", {"audio": 2, "vision": 2}, set(), None),
         ("best-text-audio.concat", {"text": 1, "audio": 0}, set(), "concat"),
-        ("weighted-text", {"text": None}, set(), "gated"),
+        ("weighted-text", {"text": None}, set(), None),
     ],
 )
-def test_what_a_name_stands_for(name, layers, conventional, decoder):
-    arm = WHOLE.arm(name, {"text": 1, "audio": 0, "vision": 2})
-    assert {modality: source.layer for modality, source in arm.sources.items()} == layers
-    assert {modality for modality, source in arm.sources.items() if source.conventional} == conventional
-    assert arm.decoder == decoder
-    for modality, source in arm.sources.items():
+def test_what_an_arm_is_made_of(name, layers, conventional, decoder):
+    wanted = arms_of("ando2022")[name]
+    sources = WHOLE.sources(wanted, {"text": 1, "audio": 0, "vision": 2})
+    assert {modality: source.layer for modality, source in sources.items()} == layers
+    assert {modality for modality, source in sources.items() if source.feature.conventional} == conventional
+    assert wanted.args.get("decoder") == decoder
+    for modality, source in sources.items():
         kind = "set" if modality in conventional else "encoder"
         assert source.store.folder == Path(f"{modality}-{kind}")
 
 
 def test_a_modality_without_an_encoder_comes_from_conventional_features():
-    inputs = Inputs({"text": store(7)}, {"audio": store(1)})
-    found = [name for name in inputs.arms() if not name.startswith("layer")]
+    inputs = Inputs({"text": store("text", 7), "conventional-audio": store("audio", 1, "set")})
+    found = {name for name in choose_arms("ando2022", lacks=inputs.lacks) if not name.startswith("layer")}
     pair = ("output-text-audio", "best-text-audio", "weighted-text-audio", "convbert-text-audio")
-    assert set(found) == {
+    assert found == {
         "conventional-audio", "output-text", "best-text", "weighted-text", *pair, *(f"{name}.concat" for name in pair),
     }  # fmt: skip
-    arm = inputs.arm("weighted-text-audio")
-    assert {name: source.conventional for name, source in arm.sources.items()} == {"text": False, "audio": True}
+    sources = inputs.sources(arms_of("ando2022")["weighted-text-audio"], {})
+    assert {name: source.encoder for name, source in sources.items()} == {"text": "text", "audio": "conventional-audio"}
 
 
 def test_layers_limit_the_sweep_and_the_mixture():
-    inputs = Inputs({"text": store(7), "vision": store(4)}, {}, [1, 3, 5])
+    inputs = Inputs({"text": store("text", 7), "vision": store("vision", 4)}, [1, 3, 5])
     assert inputs.layers_of("text") == [1, 3, 5, 6]
     assert inputs.layers_of("vision") == [1, 3]
-    assert inputs.arm("weighted-text").sources["text"].layer == (1, 3, 5, 6)
-    assert inputs.arm("weighted-text").sources["text"].mixed == 4
-    assert inputs.arm("output-vision").sources["vision"].layer == 3
+    arms = arms_of("ando2022")
+    mixed = inputs.sources(arms["weighted-text"], {})["text"]
+    assert (mixed.layer, mixed.kind.n_layers, mixed.feature.layer) == ((1, 3, 5, 6), 4, [1, 3, 5, 6])
+    assert inputs.sources(arms["output-vision"], {})["vision"].layer == 3
+    assert set(choose_arms("ando2022", ["layer*"], lacks=inputs.lacks)) == {
+        "layer1-text", "layer3-text", "layer5-text", "layer6-text", "layer1-vision", "layer3-vision",
+    }  # fmt: skip
     with pytest.raises(ValueError, match="name hidden states from 0 to 6"):
-        Inputs({"text": store(7)}, {}, [7])
+        Inputs({"text": store("text", 7)}, [7])
 
 
-def test_best_arms_bring_the_layers_that_they_are_chosen_from():
-    chosen = choose_arms(WHOLE, ["best-text-audio.concat", "conventional-text"])
-    singles = {f"layer{layer}-{name}" for layer in range(3) for name in ("text", "audio")}
-    assert set(chosen) == {"best-text-audio.concat", "conventional-text"} | singles
-    assert set(choose_arms(WHOLE, ["*.concat"])) >= {"output-text-audio.concat", "convbert-text-vision.concat"}
-    with pytest.raises(ValueError, match=r"no arm 'worst-\*' with these features: choose from conventional-text, "):
-        choose_arms(WHOLE, ["worst-*"])
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (arm(text="txt"), r"no encoder 'txt' among .*Did you mean"),
+        (arm(audio="text"), "encoder 'text' is one of text, not of audio"),
+        (arm(text={"encoder": "text", "layer": 3}), "has hidden states 0 to 2 only"),
+        (arm(text={"encoder": "text", "frozen": False}), "neither fine-tunes"),
+        (arm(text={"encoder": "text", "shuffled": True}), "nor shuffles"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_words(wanted, words, ando, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        WHOLE.sources(wanted, {})
+    with pytest.raises(ValueError, match=f"arm 'mine' cannot be trained here: .*{words}"):
+        recipe.run(ando.corpus, {"mine": wanted}, ando.stores, SETTINGS, [0], tmp_path / "runs")
 
 
-# -- what a run leaves
+def test_arms_are_left_out_of_a_pattern_and_refused_by_name():
+    inputs = Inputs({"text": store("text", 3)})
+    assert set(choose_arms("ando2022", ["output-*"], lacks=inputs.lacks)) == {"output-text"}
+    with pytest.raises(ValueError, match="arm 'output-audio' cannot be trained here: no encoder 'audio'"):
+        choose_arms("ando2022", ["output-audio"], lacks=inputs.lacks)
 
 
-@pytest.mark.parametrize("layers", [(0, 2), (1, 2), (0, 1, 2), (2,)])
+def test_settings_are_refused_with_the_mend():
+    with pytest.raises(ValueError, match="batch_size"):
+        parse(Settings, {"batch_size": 1}, "settings")
+    with pytest.raises(ValueError, match="Did you mean 'epochs'"):
+        parse(Settings, {"epoch": 1}, "settings")
+
+
+def served(source):
+    """The frames that a batch of all rows holds, in order."""
+    batches = FeatureBatches({"text": source}, np.zeros(len(source.lengths)), len(source.lengths))
+    return next(iter(batches))["text"].frames.numpy()
+
+
+def test_conventional_features_are_standardised_by_the_training_frames(ando):
+    stored, ids = (
+        ando.stores["conventional-audio"],
+        {s: list(ando.corpus.splits[s]["segment_id"]) for s in ("train", "test")},
+    )
+    source = Source("conventional-audio", stored, 0)
+    train = served(frames_of(source, ids["train"], ids["train"]))
+    np.testing.assert_allclose(train.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(train.std(0), 1, atol=1e-3)
+    raw = np.concatenate([stored.frames(segment, 0) for segment in ids["test"]]).astype(np.float32)
+    known = np.concatenate([stored.frames(segment, 0) for segment in ids["train"]]).astype(np.float32)
+    test = served(frames_of(source, ids["test"], ids["train"]))
+    np.testing.assert_allclose(test, (raw - known.mean(0)) / known.std(0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("layers", [(0, 2), (1, 2), (0, 1, 2), (2,), (2, 0)])
 def test_a_mixture_of_some_layers_is_a_mixture_of_those(ando, layers):
-    corpus, encoded, _ = ando.call.args
-    some = ando2022.Source(encoded["text"], layers, False)
-    mixed = served(ando2022.split_features(corpus, {"audio": some}, "test")["audio"])
-    whole, _ = encoded["text"].take(list(corpus.splits["test"]["segment_id"]), None)
-    np.testing.assert_array_equal(mixed, whole[list(layers)])
+    ids = list(ando.corpus.splits["test"]["segment_id"])
+    mixed = served(frames_of(Source("text", ando.stores["text"], layers), ids, ids))
+    for number, layer in enumerate(layers):
+        whole = np.concatenate([ando.stores["text"].frames(segment, layer) for segment in ids])
+        np.testing.assert_array_equal(mixed[number], whole)
 
 
-def test_equal_arms_are_trained_once_and_recorded_under_both_names(ando):
-    best = ando2022.best_layers(ando.runs)
-    names = {"output-text": "layer2-text", **{f"best-{name}": f"layer{layer}-{name}" for name, layer in best.items()}}
-    for name, same in names.items():
-        for seed in SEEDS:
-            copied, trained = (ando.runs.select(arm=arm, seed=seed).runs[0] for arm in (name, same))
-            files = [run.path.with_suffix(".csv").read_bytes() for run in (copied, trained)]
-            assert files[0] == files[1]
-            assert copied.record.selection == trained.record.selection
-            assert copied.record.measurements.items() >= trained.record.measurements.items()
-            # Seed 0 of best-… is trained anew, to keep its head, and gives the same.
-            assert copied.record.config.get("same_as") == (None if name != "output-text" and seed == 0 else same)
+# --- what a run leaves --------------------------------------------------------------------------------------------
 
 
 def test_multimodal_gated_arms_record_their_gates(ando):
     gates = ["gate_text", "gate_audio", "gate_vision"]
-    for arm, expected in (("best-text-audio-vision", gates), ("convbert-text-audio", gates[:2]), ("best-text", []),
-                          ("best-text-audio-vision.concat", [])):  # fmt: skip
-        table = predictions(ando.root, "ando2022", "mini-mosi", arm, 0)
-        assert {name for name in table if name.startswith("gate_")} == set(expected)
+    for name, expected in (
+        (WIDE, gates),
+        ("convbert-text-audio", gates[:2]),
+        ("best-text", []),
+        (f"{WIDE}.concat", []),
+    ):
+        table = of(ando, name, 0)
+        assert {column for column in table if column.startswith("gate_")} == set(expected)
         assert (table[expected].to_numpy() > 0).all()
         assert (table[expected].to_numpy() < 1).all()
     # Gates follow the segment: they are not one number a modality.
-    table = predictions(ando.root, "ando2022", "mini-mosi", "best-text-audio-vision", 0)
-    assert (table[gates].nunique() > 1).all()
+    assert (of(ando, WIDE, 0)[gates].nunique() > 1).all()
 
 
 def test_runs_measure_layer_weights_and_the_state_of_their_features(ando):
@@ -390,9 +460,8 @@ def test_runs_measure_layer_weights_and_the_state_of_their_features(ando):
         assert {name: len(values) for name, values in weights.items()} == LAYERS
         assert all(sum(values) == pytest.approx(1, abs=1e-4) for values in weights.values())
         assert any(np.ptp(values) > 1e-6 for values in weights.values()), "learnt, not left as they were"
-        stores = ando.call.args[1]
         for name, state in run.record.measurements["features"].items():
-            table = stores[name].segments
+            table = ando.stores[name].segments
             assert state["segments"] == len(table) == 44
             assert state["failed"] == (table["status"] != "ok").sum()
             assert state["blank_frames"] == table["blank_frames"].sum()
@@ -400,21 +469,20 @@ def test_runs_measure_layer_weights_and_the_state_of_their_features(ando):
     assert "layer_weights" not in ando.runs.select(arm="layer0-text").runs[0].record.measurements
 
 
-def test_attention_sums_to_one_and_names_the_words(ando, tiny_corpora):
-    (run,) = ando.runs.select(arm="best-text-audio-vision", seed=0)
-    table = ando.runs.artifact(run, "attention")
-    test = predictions(ando.root, "ando2022", "mini-mosi", "best-text-audio-vision", 0)
-    assert set(table["segment_id"]) >= {test["segment_id"][test["label"].idxmin()],
-                                        test["segment_id"][test["label"].idxmax()]}  # fmt: skip
+def test_attention_sums_to_one_and_names_the_words(ando):
+    (run,) = ando.runs.select(arm=WIDE, seed=0)
+    table, test = run.artifact("attention"), of(ando, WIDE, 0)
+    ends = {test["segment_id"][test["label"].idxmin()], test["segment_id"][test["label"].idxmax()]}
+    assert set(table["segment_id"]) >= ends
     sums = table.groupby(["segment_id", "modality"])["weight"].sum()
     assert len(sums) == 3 * table["segment_id"].nunique()
     np.testing.assert_allclose(sums, 1, atol=2e-3)
-    words = tiny_corpora["mini-mosi"].words()
+    words = ando.corpus.words()
     for segment, part in table[table["modality"] == "text"].groupby("segment_id"):
         timed = words[words["segment_id"] == segment]
-        said = part.dropna(subset="word")
-        assert list(dict.fromkeys(said["word"])) == list(dict.fromkeys(timed["word"]))
-        for word, seconds in zip(said["word"], said["seconds"], strict=True):
+        spoken = part.dropna(subset="word").query("word != ''")
+        assert list(dict.fromkeys(spoken["word"])) == list(dict.fromkeys(timed["word"]))
+        for word, seconds in zip(spoken["word"], spoken["seconds"], strict=True):
             spans = timed[timed["word"] == word]
             assert ((spans["start"] <= seconds) & (seconds <= spans["end"])).any()
     sound = table[table["modality"] == "audio"].groupby("segment_id")["seconds"]
@@ -423,30 +491,13 @@ def test_attention_sums_to_one_and_names_the_words(ando, tiny_corpora):
 
 
 def test_embeddings_are_the_leading_components(ando):
-    (run,) = ando.runs.select(arm="best-text-audio-vision", seed=0)
-    table = ando.runs.artifact(run, "embeddings")
+    (run,) = ando.runs.select(arm=WIDE, seed=0)
+    table = run.artifact("embeddings")
     assert set(table["modality"]) == {"text", "audio", "vision", "fused"}
-    test = predictions(ando.root, "ando2022", "mini-mosi", "best-text-audio-vision", 0)
     for name, part in table.groupby("modality"):
-        assert list(part["segment_id"]) == list(test["segment_id"])
+        assert list(part["segment_id"]) == list(run.test["segment_id"])
         values = part[[column for column in part if column.startswith("e")]].to_numpy()
         shares = run.record.measurements["embedding_variance"][name]
         assert values.shape[1] == len(shares) == 4, "no more than the embedding has"
         np.testing.assert_allclose(values.mean(0), 0, atol=1e-3)
         np.testing.assert_allclose(values.var(0) / values.var(0).sum(), shares, atol=2e-3)
-    assert run.path.with_name("seed-0.embeddings.csv").stat().st_size < 300_000
-
-
-def test_saved_heads_predict_as_recorded(ando, tiny_corpora):
-    heads = ando.root.parent / "heads/ando2022/mini-mosi"
-    assert {path.name for path in heads.iterdir()} == {
-        "best-text", "best-audio", "best-vision", "best-text-audio-vision",
-    }  # fmt: skip
-    rows = tiny_corpora["mini-mosi"].table().set_index("segment_id")
-    for arm in ("best-text", "best-text-audio-vision"):
-        predictor = Predictor.from_pretrained(heads / arm)
-        test = predictions(ando.root, "ando2022", "mini-mosi", arm, 0).head(2)
-        for segment, recorded in zip(test["segment_id"], test["prediction"], strict=True):
-            row = rows.loc[segment]
-            media = {"video": row["video"], "audio": row["audio"]} if arm != "best-text" else {}
-            assert predictor.predict(text=row["text"], **media).score == pytest.approx(recorded, abs=2e-3)
