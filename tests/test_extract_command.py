@@ -36,9 +36,9 @@ def test_the_threshold_of_failures_turns_into_the_exit_code(corpus, tiny_encoder
     spec = f"audio:{tiny_encoders['wavlm']}"
     options = ["-o", "every=5", "--root", tmp_path / "features"]
     assert call(monkeypatch, "extract", corpus, spec, *options, "--max-failed", "0.1") == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    (line,) = [line for line in said.err.splitlines() if line.startswith("error:")]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("error:")]
     assert "2 of 10 segments failed" in line
     ids = list(pd.read_csv(corpus / "segments.csv")["segment_id"])
     assert ids[3] in line

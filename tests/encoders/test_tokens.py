@@ -2,12 +2,15 @@
 
 import json
 import logging
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertConfig, RobertaConfig, RobertaTokenizer, T5Config
 
+import msakit
 from msakit.encoders import load_encoder
 from msakit.encoders.base import EncoderError
 from msakit.encoders.tokens import apply_tokenizer, token_limit, tokenize
@@ -129,3 +132,12 @@ def test_a_path_inside_a_package_opens(trained, tmp_path, monkeypatch):
     encoder = load_encoder("text:package:some_encoders/bert")
     assert encoder.config() == load_encoder(f"text:{trained['bert']}").config()
     assert encoder.spec["path"] == "package:some_encoders/bert"
+
+
+def test_checkpoints_are_opened_in_one_place_and_run_no_code():
+    package = Path(msakit.__file__).parent
+    opens = re.compile(r"Auto\w+\.from_pretrained|trust_remote_code=True|use_safetensors=False")
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if opens.search(path.read_text())}
+    assert found == {"encoders/pretrained.py"}
+    source = (package / "encoders" / "pretrained.py").read_text()
+    assert source.count("trust_remote_code=False") == len(re.findall(r"Auto\w+\.from_pretrained\(", source))
