@@ -4,8 +4,9 @@ An unknown name is refused with the nearest known one, a value of another type w
 fine float; True is no number, and a text is none either.
 """
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,9 +20,10 @@ class Strict(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+BRANCH = re.compile(r"int|float|str|bool|(list|dict|literal)\[.*")  # pydantic's name of one type among several
 
 
-def parse(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
+def parse(kind: type[Model], values: Any, where: str) -> Model:
     """An instance of `kind` from plain values.
 
     Raises:
@@ -30,7 +32,11 @@ def parse(kind: type[Model], values: Mapping[str, Any], where: str) -> Model:
     try:
         return kind.model_validate(plain(values))
     except ValidationError as error:
-        faults = "; ".join(_fault(kind, fault) for fault in error.errors())
+        alternatives: dict[tuple[str, ...], list[Any]] = {}
+        for fault in error.errors():
+            path = tuple(part for part in map(str, fault["loc"]) if not BRANCH.fullmatch(part))
+            alternatives.setdefault(path, []).append(fault)
+        faults = "; ".join(_fault(kind, path, each) for path, each in alternatives.items())
         raise ValueError(f"{where}: {faults}") from error
 
 
@@ -43,9 +49,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _fault(kind: type[BaseModel], fault: Any) -> str:
-    path = [str(part) for part in fault["loc"]]
-    name = ".".join(path)
+def _fault(kind: type[BaseModel], path: tuple[str, ...], faults: list[Any]) -> str:
+    """What is wrong with one field; several faults are those of the types that it may have."""
+    name, fault = ".".join(path), faults[0]
     if fault["type"] == "extra_forbidden":
         known = _fields(kind, path[:-1])
         return f"no field {name!r}: there are {', '.join(known)}.{did_you_mean(path[-1], known)}"
@@ -54,31 +60,23 @@ def _fault(kind: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "value_error":
         reason = str(fault["ctx"]["error"])
         return f"{name}: {reason}" if name else reason
-    given, what = fault["input"], fault["msg"].removeprefix("Input ")
-    if not name:
-        return f"{what}, not {given!r}"
-    number = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(given, str) and _is_number(given) else ""
-    return f"field {name!r} {what}, not {given!r}{number}"
+    given, what = fault["input"], " or ".join(each["msg"].removeprefix("Input should ") for each in faults)
+    number = isinstance(given, str) and re.fullmatch(r"[+-]?[0-9]+e[+-]?[0-9]+", given)
+    mend = " (YAML reads 1e-3 as text: write 1.0e-3)" if number else ""
+    return f"{f'field {name!r}' if name else 'it'} should {what}, not {given!r}{mend}"
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the fields of the model that a fault's path leads to; those of `kind` where the way is lost."""
+def _fields(kind: type[BaseModel], path: tuple[str, ...]) -> list[str]:
+    """Names of the fields of the model that a path leads to."""
     for part in path:
-        field = kind.model_fields.get(part)
-        inner = field.annotation if field is not None else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            kind = inner
-        elif field is not None:
-            # A union or a dictionary: the one model inside of it.
-            models = [each for each in getattr(inner, "__args__", ()) if isinstance(each, type)]
-            models = [each for each in models if issubclass(each, BaseModel)]
-            kind = models[0] if models else kind
+        if part in kind.model_fields:  # else a key of a dictionary
+            kind = next(_models(kind.model_fields[part].annotation), kind)
     return list(kind.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models inside of a type: of a union, of a dictionary's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

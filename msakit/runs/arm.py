@@ -111,7 +111,7 @@ class Arm(Strict):
 
 
 def read_arms(
-    definitions: Mapping[str, Mapping[str, Any]], known: Mapping[str, Arm] | None = None, where: str = "arms"
+    definitions: Mapping[str, Any], known: Mapping[str, Arm] | None = None, where: str = "arms"
 ) -> dict[str, Arm]:
     """Arms by name, in the order given.
 

@@ -15,6 +15,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -179,8 +180,9 @@ def run_key(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions of libraries, machine class (architecture, cores), device and the state of the sources."""
+    """Versions of libraries, machine class (architecture, cores), device and the state of the sources, asked once."""
     commit, dirty = git_state()
     return {
         "python": platform.python_version(),

@@ -67,7 +67,7 @@ def test_a_mean_reads_what_its_parts_read_and_follows_them(run):
 
 
 def test_a_mean_of_an_arm_that_is_not_there_is_refused(run):
-    with pytest.raises(ValueError, match="late is the mean of one, two, but .*two.* is not there: add that arm"):
+    with pytest.raises(ValueError, match=r"late is the mean of one, two, but .*two.* is not there: add that arm"):
         run(1, {name: arm for name, arm in ARMS.items() if name != "two"})
 
 
