@@ -41,7 +41,7 @@ def arrays(run: Run, split: str = "test", subset: Subset | None = None) -> tuple
 
 
 def _part(run: Run, split: str, subset: Subset | None) -> pd.DataFrame:
-    part = run.split(split)
+    part = run.test if split == "test" else run.split(split)
     if subset is not None:
         part = part[np.asarray(subset(part), dtype=bool)]
     if part.empty:

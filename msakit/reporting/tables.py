@@ -20,8 +20,8 @@ from msakit.evaluation import metrics, statistics
 from msakit.files import write_atomically
 from msakit.reporting.contract import TAGS, Paper
 from msakit.reporting.marking import EVIDENCE, RULE, best_rows
-from msakit.reporting.scores import arms_in_order, label, labels, scored, scores
-from msakit.runs.arm import Protocol
+from msakit.reporting.scores import arms_in_order, labels, scored, scores
+from msakit.runs.arm import Arm, Protocol
 from msakit.runs.record import Record
 from msakit.runs.store import Runs
 
@@ -116,14 +116,14 @@ def arm_table(
     frame = pd.DataFrame([*rows, *published], columns=[*COLUMNS, EVIDENCE])
     frame = frame.astype({"n": "Int64", "n_segments": "Int64"})
     frame = frame.astype({column: float for column in ("mean", "sd", "low", "high", "published", "gap")})
-    notes = [*standing_notes(part, called), *notes, *published_notes]
+    notes = [*_standing_notes(part, called, labels(runs)), *notes, *published_notes]
     if "oracle" in references:
         notes.append(ORACLE_NOTE)
     if undefined:
         notes.append(f"Undefined (–), for instance because a run predicts a constant: {'; '.join(undefined)} runs.")
-    absent = [label(arm) for name, arm in paper.arms.items() if name not in runs.arms and name not in elsewhere]
+    absent = [arm for name, arm in paper.arms.items() if name not in runs.arms and name not in elsewhere]
     if absent:
-        notes.append(f"Not run in this profile: {', '.join(absent)}.")
+        notes.append(f"Not run in this profile: {_listed(absent)}.")
     return Table(corpus, title, frame, tuple(dict.fromkeys(notes)), wanted)
 
 
@@ -151,27 +151,35 @@ def data_note(runs: Runs) -> str:
     )
 
 
-def standing_notes(runs: Runs, titles: Mapping[str, str]) -> list[str]:
+def _standing_notes(runs: Runs, titles: Mapping[str, str], others: Mapping[str, str]) -> list[str]:
     """The notes that those runs need: data, protocols, settings that differ, shared trainings, few seeds.
 
-    titles: arm -> what the table calls it, in its order.
+    titles: arm -> what the table calls it, in its order; others: labels of the arms that it does not show.
     """
-    records = {run.record.arm: run.record for run in runs if not run.record.reference}
-    trained = {arm: records[arm] for arm in titles if arm in records}
+    records = {run.record.arm: run.record for run in runs}
+    trained = {arm: records[arm] for arm in titles if not records[arm].reference}
     notes = [data_note(runs), *_protocol_notes(trained, titles)]
-    differing = settings_note(trained.values(), titles)
+    differing = _settings_note(trained.values(), titles)
     notes += [differing] if differing else []
     same = [
-        f"{titles[arm]} = {titles.get(record.same_as, record.same_as)}"
+        f"{titles[arm]} = {titles.get(source) or others.get(source, source)}"
         for arm, record in trained.items()
-        if record.same_as is not None
+        if (source := record.same_as) is not None
     ]
     if same:
         notes.append(f"Arms of equal inputs are one training, recorded under both names: {'; '.join(same)}.")
     counts = runs.select(reference=False).frame.groupby("arm")[["seed", "fold"]].nunique().max(axis=1)
     if (counts < 3).any():
-        notes.append("An arm with fewer than three seeds says little about its spread.")
+        notes.append("An arm with fewer than three seeds or folds says little about its spread.")
     return notes
+
+
+def _listed(arms: Iterable[Arm]) -> str:
+    """Titles of arms, those of a group together: "Single layer (text, audio); Text only"."""
+    groups: dict[str, list[str]] = {}
+    for arm in arms:
+        groups.setdefault(arm.group, []).append(arm.title)
+    return "; ".join(f"{group} ({', '.join(names)})" if group else ", ".join(names) for group, names in groups.items())
 
 
 def _protocol_notes(trained: Mapping[str, Record], titles: Mapping[str, str]) -> list[str]:
@@ -179,14 +187,14 @@ def _protocol_notes(trained: Mapping[str, Record], titles: Mapping[str, str]) ->
     for arm, record in trained.items():
         by_protocol.setdefault(record.definition.protocol, []).append(titles[arm])
     return [
-        f"Protocol {protocol.name}{' (leaks)' if protocol.leaks else ''}: {'; '.join(described(protocol))}: "
+        f"Protocol {protocol.name}{' (leaks)' if protocol.leaks else ''}: {'; '.join(_described(protocol))}: "
         f"{', '.join(who)}."
         for protocol, who in by_protocol.items()
-        if described(protocol)
+        if _described(protocol)
     ]
 
 
-def described(protocol: Protocol) -> list[str]:
+def _described(protocol: Protocol) -> list[str]:
     """What sets a protocol apart from the sound one, a phrase each; empty for the sound one."""
     phrases = {
         "folds": "the corpus's own split, not folds" if protocol.folds == "none" else f"{protocol.folds} folds",
@@ -198,7 +206,7 @@ def described(protocol: Protocol) -> list[str]:
     return [phrase for name, phrase in phrases.items() if getattr(protocol, name) != getattr(SOUND, name)]
 
 
-def settings_note(records: Iterable[Record], titles: Mapping[str, str]) -> str:
+def _settings_note(records: Iterable[Record], titles: Mapping[str, str]) -> str:
     """Settings of the training that differ between arms, such as "epochs 8 (A), 12 (all others)"; "" for none."""
     values: dict[str, dict[str, list[str]]] = {}
     for record in records:

@@ -75,7 +75,7 @@ def test_notes_that_always_stand_below(runs):
     assert "- Oracle: the generator's own posterior" in text
     assert "fewer than three seeds" not in text  # the oracle needs one only
     few = tables.to_markdown(table_of(runs.select(seed=[0, 1])))
-    assert "An arm with fewer than three seeds" in few
+    assert "An arm with fewer than three seeds or folds" in few
     assert "Generated" not in tables.to_markdown(dataclasses.replace(table_of(runs), notes=()))
 
 
@@ -108,6 +108,11 @@ def test_an_arm_that_no_list_knows_stands_behind_the_others_under_its_own_title(
         arm(tmp_path, name, title=f"Title of {name}", group="Some group" if name == "mine" else "")
     table = table_of(read_runs(tmp_path))
     assert list(dict.fromkeys(table.frame["title"])) == ["Title of a", "Title of b", "Some group: Title of mine"]
+    grouped = {f"{group}{k}": {"title": f"t{k}", "group": group, "model": "m"} for group in "gh" for k in (1, 2)}
+    absent = tables.to_markdown(
+        table_of(read_runs(tmp_path), paper(arms={**grouped, "z": {"title": "Z", "model": "m"}}))
+    )
+    assert "- Not run in this profile: g (t1, t2); h (t1, t2); Z." in absent
     shown = table_of(read_runs(tmp_path), elsewhere=["b"], titles={"a": "A here"})
     assert list(dict.fromkeys(shown.frame["title"])) == ["A here", "Some group: Title of mine"]
     assert "Not run in this profile: Arm C." in tables.to_markdown(shown)
