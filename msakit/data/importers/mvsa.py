@@ -20,6 +20,7 @@ are drawn are the column split of segments.csv; given as `splits`, that file ser
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -49,42 +50,6 @@ MODALITY_LABELS = ("text_label", "image_label")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
 
 
-def read_single(
-    source: Path,
-    *,
-    rule: str,
-    splits: Splits | None = None,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    seed: int = 0,
-    per_class: int = 1211,
-    duplicates: Literal["report", "drop"] = "report",
-) -> Draft:
-    """MVSA-Single.
-
-    Args:
-        rule: see the module's text.
-        splits: ids a split, or a file of them, such as an earlier import's segments.csv; else drawn in the shares
-            `fractions` with `seed`.
-        per_class: posts a class, for the rules that balance.
-        duplicates: "drop" leaves out all but the first post with an image.
-    """
-    return _read(source, 1, "mvsa-single", rule, splits, fractions, seed, per_class, duplicates)
-
-
-def read_multiple(
-    source: Path,
-    *,
-    rule: str,
-    splits: Splits | None = None,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    seed: int = 0,
-    per_class: int = 1211,
-    duplicates: Literal["report", "drop"] = "report",
-) -> Draft:
-    """MVSA-Multiple; options as in `read_single`."""
-    return _read(source, 3, "mvsa-multiple", rule, splits, fractions, seed, per_class, duplicates)
-
-
 def combined(pairs: Sequence[tuple[str, str]], rule: str) -> tuple[str, str]:
     """(label, "") of one post, or ("", the reason why it has none); pairs: (text, image) label of each annotator."""
     text = _majority([pair[0] for pair in pairs])
@@ -112,16 +77,26 @@ def _majority(labels: Sequence[str]) -> str:
 
 
 def _read(
-    source: Path,
     annotators: int,
     name: str,
+    source: Path,
+    *,
     rule: str,
-    splits: Splits | None,
-    fractions: Sequence[float],
-    seed: int,
-    per_class: int,
-    duplicates: str,
+    splits: Splits | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    per_class: int = 1211,
+    duplicates: Literal["report", "drop"] = "report",
 ) -> Draft:
+    """`source` holds labelResultAll.txt and, beside it, data/.
+
+    Args:
+        rule: see the module's text.
+        splits: ids a split, or a file of them, such as an earlier import's segments.csv; else drawn in the shares
+            `fractions` with `seed`.
+        per_class: posts a class, for the rules that balance.
+        duplicates: "drop" leaves out all but the first post with an image.
+    """
     if rule not in RULES[annotators]:
         raise ImporterError(f"rule is {rule!r}: for {name} choose one of {', '.join(RULES[annotators])}")
     if duplicates not in ("report", "drop"):
@@ -149,6 +124,10 @@ def _read(
         f"Imported from {name}; label rule {rule}.",
         manifest,
     )
+
+
+read_single = partial(_read, 1, "mvsa-single")
+read_multiple = partial(_read, 3, "mvsa-multiple")
 
 
 def _labels(path: Path, annotators: int, rule: str, manifest: Manifest) -> pd.DataFrame:
