@@ -43,7 +43,9 @@ def test_the_default_profile_keeps_the_default_products_and_those_of_published_s
 def test_a_placeholder_is_filled_in_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert load_profile("cmu-mosi").parameters("kim2022")["corpora"] == ["../my data/mosi"]
     monkeypatch.delenv("MSAKIT_CMU_MOSI")
-    with pytest.raises(ValueError, match=r"cmu-mosi\.yaml wants \{cmu_mosi\}: set MSAKIT_CMU_MOSI, or pass --config cmu_mosi="):
+    with pytest.raises(
+        ValueError, match=r"cmu-mosi\.yaml wants \{cmu_mosi\}: set MSAKIT_CMU_MOSI, or pass --config cmu_mosi="
+    ):
         load_profile("cmu-mosi")
 
 
@@ -88,6 +90,7 @@ def test_what_a_profile_needs_follows_from_its_parameters(tmp_path: Path):
                 "conventional-text": "bag-of-embeddings:build/encoders/word-vectors",
             },
             "settings": {"epochs": 3},
+            "by_corpus": {"b": {"encoders": {"conventional-audio": {"kind": "precomputed", "path": "data/b-sdk"}}}},
         },
         "two": {
             "corpora": ["mini-posts", "data/a"],
@@ -98,7 +101,7 @@ def test_what_a_profile_needs_follows_from_its_parameters(tmp_path: Path):
     }  # fmt: skip
     profile = load_profile(write(tmp_path, {"profile": "mine", "notebooks": notebooks}))
     assert profile.needs() == [
-        "data/a", "bert-large-uncased", "microsoft/wavlm-large", "own/model", "vb", "bert-base-uncased",
+        "data/a", "bert-large-uncased", "microsoft/wavlm-large", "data/b-sdk", "own/model", "vb", "bert-base-uncased",
     ]  # fmt: skip
     assert profile.generated_corpora("one") == ["mini-mosi"]
     assert profile.built_encoders("one") == ["clip", "word-vectors"]
