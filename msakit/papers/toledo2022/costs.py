@@ -43,7 +43,8 @@ def measure(
 
     with torch.no_grad():
         counted = {"flops_per_prediction": cost.flops_per_sample(model, batch(stored), loss)}
-    counted["flops_per_sample"] = cost.flops_per_sample(model, batch(optimizer is None), loss)
+    with torch.set_grad_enabled(optimizer is not None):
+        counted["flops_per_sample"] = cost.flops_per_sample(model, batch(optimizer is None), loss)
     if optimizer is None:
         return counted, {}
     epoch = cost.epoch(model, batches, loss=loss, optimizer=optimizer)

@@ -234,7 +234,7 @@ def agreement_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
         return pd.DataFrame()
 
     def right(table: pd.DataFrame, modality: str) -> pd.Series:
-        classes = [name.removeprefix("p_") for name in table if name.startswith("p_")]
+        classes = [name.removeprefix("p_") for name in map(str, table) if name.startswith("p_")]
         truth = np.array(classes)[table["label"].to_numpy(int)]
         return (table["text_label"] != table["image_label"]) & (table[f"{modality}_label"] == truth)
 

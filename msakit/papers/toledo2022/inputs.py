@@ -54,7 +54,7 @@ class Inputs:
     ) -> None:
         self.corpus, self.max_tokens, self.root, self.device = corpus, max_tokens, features, device
         table = labelled(corpus)
-        self.texts, self.ids = list(table["text"]), table["segment_id"].to_numpy(str)
+        self.texts, self.ids = list(table["text"]), list(table["segment_id"])
         self.specs = {
             name: parse(EncoderSpec, given if isinstance(given, Mapping) else {"path": given}, f"encoders, {name}")
             for name, given in encoders.items()
@@ -133,7 +133,7 @@ class Inputs:
             if what == TOKENS:
                 continue
             store = self.store(arm.inputs[modality].encoder, what, modality)
-            values = store.array(self.ids[rows])
+            values = store.array([self.ids[row] for row in rows])
             if what == PIXELS:
                 found["pixel_values"] = values.reshape(len(rows), *store.config["encoder"]["shape"])
             elif what == GRID:
@@ -169,7 +169,8 @@ class Inputs:
 class Pixels:
     """Images as an encoder's processor prepares them, to be stored as frames: what fine-tuned image encoders read."""
 
-    modality, frame_rate, n_layers, conventional = "image", None, 1, False
+    modality, n_layers, conventional = "image", 1, False
+    frame_rate: float | None = None
 
     def __init__(self, path: str) -> None:
         self.processor, self.name = load_image_processor(path), f"{short_name(path)}-pixels"

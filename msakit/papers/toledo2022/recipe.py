@@ -95,7 +95,7 @@ def run(
     for name, arm in arms.items():
         if arm.loss.contrastive is not None:
             raise ValueError(f"arm {name!r} has a contrastive loss, which this recipe does not train with")
-        own_split = arm.protocol.folds == "none"
+        own_split = arm.protocol.folds == "none" or arm.protocol.share < 100
         wanted = [seed for seed in dealt if share_seeds is None or seed in share_seeds]
         cases += list(experiment.cases(name, arm, wanted if own_split else None))
     return experiment.run(cases, inputs.features, partial(train, experiment, inputs), keeps=artifacts.keeps)

@@ -117,25 +117,23 @@ GAPS = (
 def protocol_table(runs: Runs, paper: Paper) -> pd.DataFrame:
     """One row an arm and protocol: its scores, and the gap of the first metric from the corrected protocol's."""
     known = definitions(runs)
-    bases: dict[str, list[str]] = {}
-    for name, arm in known.items():
-        if otherwise(arm):
-            base = known.get(arm.like or "")
-            sound = base is not None and base.protocol == Protocol()
-            bases.setdefault(str(arm.like) if sound else name, []).append(name)
+    order = [name for name in arms_in_order(runs, paper) if not low_resource(known[name])]
+    varied: dict[str, list[str]] = {}  # an arm under the sound protocol -> the others that are like it
+    for name in filter(lambda name: otherwise(known[name]), order):
+        base = str(known[name].like)
+        sound = base in known and known[base].protocol == Protocol()
+        varied.setdefault(base if sound else name, []).extend([name] if sound else [])
     rows = []
-    for base in (name for name in arms_in_order(runs, paper) if name in bases):
-        if base not in bases[base]:
-            rows.append(_protocol_row(runs, paper, base))
-        ordered = (name for name in arms_in_order(runs, paper) if name in bases[base])
-        rows += [_protocol_row(runs, paper, name, None if name == base else base) for name in ordered]
+    for base in filter(varied.__contains__, order):
+        rows.append(_protocol_row(runs, paper, base))
+        rows += [_protocol_row(runs, paper, name, base) for name in varied[base]]
     return with_holm(pd.DataFrame(rows))
 
 
 def protocol_gaps(runs: Runs, paper: Paper, base: str) -> pd.DataFrame:
     """arm, protocol, mean, low, high: what each other protocol does to an arm, from the table; empty without any."""
     frame = protocol_table(runs, paper)
-    gap = next((name for name in frame if name.startswith("gap of ")), None)
+    gap = next((name for name in map(str, frame) if name.startswith("gap of ")), None)
     if gap is None or base not in definitions(runs):
         return pd.DataFrame()
     own = frame[(frame["arm"] == definitions(runs)[base].title) & frame[gap].notna()]

@@ -94,7 +94,7 @@ def test_late_fusion_is_the_mean_of_what_the_two_modalities_gave(posts):
 
 
 def test_late_fusion_without_its_parts_is_refused(train, corpora, tmp_path):
-    with pytest.raises(ValueError, match="late-fusion is the mean of text-only, image-only, but .* add that arm"):
+    with pytest.raises(ValueError, match=r"late-fusion is the mean of text-only, image-only, but .* add that arm"):
         train(corpora["posts"], tmp_path / "runs", ["late-fusion"], seeds=[0])
 
 
@@ -216,8 +216,8 @@ def test_an_arm_may_name_another_loss(train, corpora, tmp_path):
     error = ((run.split("valid")["prediction"] - run.split("valid")["label"]) ** 2).mean()
     assert run.record.selection.metric == "mse"
     assert run.record.selection.value == pytest.approx(error, abs=1e-3)
+    wrong = {"wrong": {"like": "text-only", "title": "Wrong", "loss": {"name": "cross_entropy"}}}
     with pytest.raises(ValueError, match="no loss 'cross_entropy' for regression"):
-        wrong = {"wrong": {"like": "text-only", "title": "Wrong", "loss": {"name": "cross_entropy"}}}
         train(corpora["numbers"], tmp_path / "runs", [], wrong, seeds=[0])
 
 
