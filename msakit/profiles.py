@@ -7,7 +7,7 @@
     notebooks:
       kim2022: {corpora: [mini-mosi], seeds: [0, 1, 2], …}
 
-A text ``{cmu_mosi}`` anywhere in it stands for the environment variable ``MSAKIT_CMU_MOSI``, and so with any other name.
+A text ``{cmu_mosi}`` stands for the environment variable ``MSAKIT_CMU_MOSI``, and so with any other name.
 """
 
 import os

@@ -235,6 +235,22 @@ def test_our_command_runs_the_notebook(template: Path, tmp_path: Path):
     assert "ran with [3]" in cells[-1].outputs[0].text
 
 
+def test_a_preset_reaches_the_variables_of_a_running_notebook(template: Path, tmp_path: Path):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("profile: mine\nnotebooks:\n  kim2022: {seeds: [3], settings: {epochs: 4}}\n")
+    notebook = nbformat.read(template, as_version=4)
+    notebook.cells[0].source = PRESET_CELL
+    notebook.cells[1].source = "from msakit.notebook import begin\nparameters = begin(paper='kim2022')"
+    notebook.cells[2].source = "print('ran with', seeds, settings)"
+    nbformat.write(notebook, template)
+    run(template, tmp_path / "out.ipynb", {"preset": str(profile), "settings": {"beta": 2.0}}, progress=False)
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert "ran with [3] {'epochs': 4, 'beta': 2.0}" in cells[-1].outputs[0].text
+    with pytest.raises(ValueError, match="no profile 'mimi'"):
+        run(template, tmp_path / "never.ipynb", {"preset": "mimi"})
+    assert not (tmp_path / "never.ipynb").exists()
+
+
 def test_bare_papermill_stops_too_and_names_the_nearest(template: Path, tmp_path: Path):
     command = [sys.executable, "-m", "papermill", str(template), str(tmp_path / "out.ipynb"), "--no-progress-bar"]
     done = subprocess.run([*command, "-p", "sede", "3"], capture_output=True, text=True, cwd=tmp_path)
