@@ -13,11 +13,10 @@ Published (``results/``) they are packed, a paper's runs together; corpus, arm, 
     <root>/<paper>/predictions.parquet             float32
     <root>/<paper>/<artifact>.parquet
 
-A record holds the sha256 of each of its tables, as csv with six digits; a table that does not fit is refused when it is
-read.
+A record holds a digest of each of its tables; a table that does not fit is refused when it is read. Numbers have six
+significant digits.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +40,9 @@ from msakit.runs.record import (
     Runtime,
     TableInfo,
     as_csv,
+    as_read_from_csv,
     check_predictions,
+    digest,
     floats,
     from_csv,
     plain_json,
@@ -59,8 +60,8 @@ MEND = "delete it and run this arm and seed again"
 class _Tables(Protocol):
     """Where the tables of a run are read from."""
 
-    def read(self, name: str, columns: list[str]) -> bytes:
-        """The predictions, or an artifact by name, as csv."""
+    def read(self, name: str, info: TableInfo) -> pd.DataFrame:
+        """The predictions, or an artifact by name."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ class Run:
         return self._checked(name, self.record.artifacts[name])
 
     def _checked(self, name: str, info: TableInfo) -> pd.DataFrame:
-        content = self._tables.read(name, info.columns)
-        if hashlib.sha256(content).hexdigest() != info.sha256:
+        table = self._tables.read(name, info)
+        if list(table) != info.columns or digest(table, info.text) != info.sha256:
             raise RecordError(f"{self.where}: its table {name!r} is not the one recorded (torn or edited); {MEND}")
-        return from_csv(content, info.text)
+        return table
 
 
 @dataclass(frozen=True)
@@ -265,11 +266,14 @@ class _Files:
 
     path: Path
 
-    def read(self, name: str, columns: list[str]) -> bytes:
+    def read(self, name: str, info: TableInfo) -> pd.DataFrame:
         file = _table_path(self.path, name)
         if not file.is_file():
             raise RecordError(f"{self.path}: its {file.name} is missing; delete the record and run again")
-        return file.read_bytes()
+        try:
+            return from_csv(file.read_bytes(), info.text)
+        except ValueError as error:
+            raise RecordError(f"{file}: not readable as csv ({error}); {MEND}") from error
 
 
 def run_path(root: Path, record: Record) -> Path:
@@ -383,8 +387,10 @@ class _Packed:
     shared: "_PackedTables"
     identity: tuple[Any, ...]
 
-    def read(self, name: str, columns: list[str]) -> bytes:
-        return as_csv(self.shared.rows(name, self.identity, columns))
+    def read(self, name: str, info: TableInfo) -> pd.DataFrame:
+        table = self.shared.rows(name, self.identity, info.columns)
+        numbers = [column for column in info.columns if column not in info.text]
+        return table.assign(**{column: as_read_from_csv(table[column]) for column in numbers})
 
 
 class _PackedTables:
@@ -476,8 +482,6 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
 
 def _owned(record: Record, table: pd.DataFrame) -> pd.DataFrame:
     """A run's table with the columns that say whose rows they are."""
-    kinds: dict[str, Any] = dict.fromkeys(floats(table), np.float32)
-    table = table.astype(kinds)
     fold = pd.array([None if record.fold is None else record.fold.index] * len(table), dtype="Int16")
     identity = {"corpus": record.corpus.name, "arm": record.arm, "seed": record.seed, "fold": fold}
     return pd.concat([pd.DataFrame(identity, index=table.index), table], axis=1)
@@ -489,10 +493,14 @@ def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
 
     numeric = pd.api.types.is_numeric_dtype
     text = {str(name) for table in tables for name in table if not numeric(table[name])}
+    single = {name for table in tables for name in floats(table)}
     parts = []
     for table in tables:
-        if numbers := [name for name in table.columns.intersection(list(text)) if numeric(table[name])]:
-            table = table.assign(**from_csv(as_csv(table[numbers]), numbers))
+        numbers = [str(name) for name in table if numeric(table[name])]
+        kinds: dict[str, Any] = {name: np.float32 for name in numbers if name in single}
+        table = table.astype(kinds)
+        if mixed := [name for name in numbers if name in text]:
+            table = table.assign(**from_csv(as_csv(table[mixed]), mixed))
         parts.append(Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
     joined = concat_tables(parts, promote_options="permissive")
     content = BytesIO()
