@@ -7,6 +7,7 @@ import pandas as pd
 
 from msakit import papers
 from msakit.evaluation import metrics, statistics
+from msakit.papers.ando2022.arms import MODALITIES
 from msakit.papers.ando2022.layers import best_layers, last_layers, layer_runs, single_layer_of, takes_best
 from msakit.reporting.contract import Paper
 from msakit.reporting.scores import (
@@ -265,7 +266,7 @@ def feature_states(runs: Runs) -> pd.DataFrame:
             kind = "conventional" if feature.conventional else "encoder"
             counts = {what: state[what] for what in COUNTS if what in state}
             found[modality, feature.features] = {"modality": modality, "features": name, "kind": kind, **counts}
-    order = list(dict.fromkeys(modality for modality, _ in found))
+    order = [*MODALITIES, *sorted({modality for modality, _ in found} - set(MODALITIES))]
     return pd.DataFrame([found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))])
 
 

@@ -42,7 +42,8 @@ class Study:
 
     def run(self, root: Path, arms: Any = ARMS, settings: Any = SETTINGS, seeds: Any = SEEDS, own: Any = None,
             variants: Any = None, **options: Any) -> Runs:  # fmt: skip
-        """Run arms given by patterns."""
+        """Run arms given by patterns; settings may be what differs from SETTINGS."""
+        settings = SETTINGS.model_copy(update=settings) if isinstance(settings, dict) else settings
         lacks = Inputs(self.stores, options.get("layers")).lacks
         chosen = choose_arms("ando2022", arms, own, variants, lacks=lacks)
         return recipe.run(self.corpus, chosen, self.stores, settings, seeds, root, **options)

@@ -124,7 +124,7 @@ def test_a_second_call_trains_nothing(ando, monkeypatch):
 
 def test_changed_settings_train_again_and_the_older_runs_are_set_aside(ando, copy):
     before = snapshot(copy / "ando2022/mini-mosi/weighted-text")
-    runs = ando.run(copy, ["weighted-text"], SETTINGS.model_copy(update={"epochs": 1}))
+    runs = ando.run(copy, ["weighted-text"], {"epochs": 1})
     assert all(len(run.record.history) == 1 for run in runs.select(arm="weighted-text"))
     assert len(snapshot(copy.parent / "superseded/ando2022/mini-mosi")) == len(before)
 
@@ -258,8 +258,7 @@ def test_arms_run_on_classes(classes, tmp_path):
 @pytest.mark.parametrize("task", ["ando", "classes"])
 def test_in_folds_each_fold_has_its_own_choice(task, request, tmp_path):
     study = request.getfixturevalue(task)
-    small = SETTINGS.model_copy(update={"batch_size": 8})
-    runs = study.run(tmp_path / "runs", ["best-text", "output-text"], small, seeds=[0], folds=3)
+    runs = study.run(tmp_path / "runs", ["best-text", "output-text"], {"batch_size": 8}, seeds=[0], folds=3)
     assert set(runs.frame["fold"]) == {0, 1, 2}
     tested = [set(run.test["segment_id"]) for run in runs.select(arm="best-text")]
     assert sum(map(len, tested)) == len(set.union(*tested)) == 44
