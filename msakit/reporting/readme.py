@@ -7,8 +7,7 @@ between is replaced by that file, without its heading. A number within a sentenc
     <!-- number: results/cmu-mosi/claims.json claims/id=joint-matches/comparisons/comparison=VisualBERT/effect +.3f -->
     <!-- number: results/mini/tables/kim2022/mini-mosi.csv arm=cms&metric=mae/mean -->
 
-that is a JSON or csv file, the way to the value (keys, places, or what an item of a list must hold), and a format.
-`typed_numbers` finds what is in neither.
+that is a JSON or csv file, the way to the value (keys, positions, or what an item of a list must hold), and a format.
 """
 
 import csv
@@ -22,11 +21,6 @@ from msakit.files import write_atomically
 
 BLOCK = re.compile(r"(<!-- table: (?P<table>[^ ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 INLINE = re.compile(r"(<!-- number: (?P<file>\S+) (?P<way>\S+)(?: (?P<form>\S+))? -->).*?(<!-- end -->)", re.DOTALL)
-# What a measurement looks like in prose: a decimal point, or a unit, a percentage, a factor behind the digits.
-UNITS = r"%|×|per cent\b|times\b|[kMG]?B\b|ms\b|s\b|min\b|seconds\b|minutes\b|hours\b"
-TYPED = re.compile(rf"(?<![\w.])\d+(?:[.,]\d+)*(?:\s?(?:{UNITS}))?")
-CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
-TARGET = re.compile(r"\]\([^)]*\)|https?://\S+|<!--.*?-->", re.DOTALL)
 
 
 def filled(text: str, root: Path) -> str:
@@ -83,18 +77,6 @@ def _step(value: Any, step: str, where: str) -> Any:
         return value[key]
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{where}: there is no {step!r}") from error
-
-
-def typed_numbers(text: str) -> list[tuple[int, str]]:
-    """(line, number) of what looks like a measurement and is in no block, code fence, link target or comment."""
-
-    def blank(found: re.Match[str]) -> str:
-        return "\n" * found[0].count("\n")
-
-    for pattern in (BLOCK, INLINE, CODE, TARGET):
-        text = pattern.sub(blank, text)
-    found = [(line, hit[0]) for line, row in enumerate(text.splitlines(), start=1) for hit in TYPED.finditer(row)]
-    return [(line, value) for line, value in found if not value.isdigit()]
 
 
 def refresh(readme: Path) -> None:

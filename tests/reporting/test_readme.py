@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from msakit.reporting.readme import check, filled, number, refresh, typed_numbers
+from msakit.reporting.readme import BLOCK, INLINE, check, filled, number, refresh
 
 ROOT = Path(__file__).parents[2]
 # Typed all the same, each for its reason: (file's name, what it says) -> why it is no result of a run.
@@ -15,6 +15,24 @@ ALLOWED = {
     ("README.md", "3.11"): "the oldest Python that pyproject.toml admits",
     ("README.md", "4 GB"): "a bound, which the measured peak memory of benchmarks/reproduce.py must keep",
 }
+
+# What a measurement looks like in prose: a decimal point, or a unit, a percentage, a factor behind the digits.
+UNITS = r"%|×|per cent\b|times\b|[kMG]?B\b|ms\b|s\b|min\b|seconds\b|minutes\b|hours\b"
+TYPED = re.compile(rf"(?<![\w.])\d+(?:[.,]\d+)*(?:\s?(?:{UNITS}))?")
+CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
+TARGET = re.compile(r"\]\([^)]*\)|https?://\S+|<!--.*?-->", re.DOTALL)
+
+
+def typed_numbers(text: str) -> list[tuple[int, str]]:
+    """(line, number) of what looks like a measurement and is in no block, code fence, link target or comment."""
+
+    def blank(found: re.Match[str]) -> str:
+        return "\n" * found[0].count("\n")
+
+    for pattern in (BLOCK, INLINE, CODE, TARGET):
+        text = pattern.sub(blank, text)
+    found = [(line, hit[0]) for line, row in enumerate(text.splitlines(), start=1) for hit in TYPED.finditer(row)]
+    return [(line, value) for line, value in found if not value.isdigit()]
 
 
 @pytest.fixture
