@@ -56,7 +56,7 @@ def _raw(experiment: Experiment, inputs: Inputs, case: Case, size: int, generato
     rows, label = case.rows["train"], experiment.label[case.rows["train"]]
     batches: TextBatches | TensorBatches = TensorBatches({}, label, size, generator=generator)
     if "text" in case.arm.inputs:
-        tokens = inputs.tokens(case.arm.inputs["text"].encoder)
+        tokens = inputs.tokens(case.arm)
         ids = [tokens.ids[row] for row in rows]
         batches = TextBatches(ids, label, size, pad_id=tokens.pad_id, bucket=True, generator=generator)
     batch = next(iter(batches))

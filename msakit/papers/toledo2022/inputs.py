@@ -60,7 +60,7 @@ class Inputs:
             for name, given in encoders.items()
             if given
         }
-        self.tokens, self.store, self._digest = cache(self._tokens), cache(self._store), cache(_digest)
+        self._tokens, self._store, self._digest = cache(self._tokenized), cache(self._extracted), cache(_digest)
 
     def reads(self, arm: Arm) -> dict[str, str]:
         """By modality of an arm: TOKENS, PIXELS, or an output of :mod:`msakit.encoders` that is stored."""
@@ -81,12 +81,9 @@ class Inputs:
         found: dict[str, Input] = {}
         for modality, what in self.reads(arm).items():
             each = arm.inputs[modality]
-            grid = what == GRID
-            found[modality] = (
-                Grid(self.store(each.encoder, GRID, modality).dim)
-                if grid
-                else Pretrained(self.spec(each.encoder).path, each.frozen)
-            )
+            found[modality] = Pretrained(self.spec(each.encoder).path, each.frozen)
+            if what == GRID:
+                found[modality] = Grid(self.store(arm, modality, GRID).dim)
         return found
 
     def features(self, arm: Arm) -> dict[str, Feature]:
@@ -100,7 +97,7 @@ class Inputs:
             each, spec = arm.inputs[modality], self.spec(arm.inputs[modality].encoder)
             if unknown := each.model_dump(exclude={"encoder", "frozen"}, exclude_defaults=True):
                 raise ValueError(f"{arm.title!r}: inputs of this paper have no {min(unknown)}, only encoder and frozen")
-            folder = "" if what == TOKENS else self.store(each.encoder, what, modality).folder.name
+            folder = "" if what == TOKENS else self.store(arm, modality, what).folder.name
             weights = self._digest(spec.grid or spec.path if what == GRID else spec.path)
             found[modality] = Feature(encoder=each.encoder, features=folder, weights=weights, frozen=each.frozen)
         return found
@@ -109,7 +106,7 @@ class Inputs:
         """For a record: how many texts lost their end, and the most tokens of one."""
         if "text" not in arm.inputs:
             return {}
-        tokens = self.tokens(arm.inputs["text"].encoder)
+        tokens = self.tokens(arm)
         return {"truncated_texts": tokens.truncated, "most_tokens": tokens.limit}
 
     def batches(
@@ -122,7 +119,7 @@ class Inputs:
         dense, reads = self.dense(arm, rows), self.reads(arm)
         if reads.get("text") != TOKENS:
             return TensorBatches(dense, label[rows], batch_size, **options)
-        tokens = self.tokens(arm.inputs["text"].encoder)
+        tokens = self.tokens(arm)
         ids = [tokens.ids[row] for row in rows]
         return TextBatches(ids, label[rows], batch_size, dense=dense, pad_id=tokens.pad_id, bucket=True, **options)
 
@@ -132,7 +129,7 @@ class Inputs:
         for modality, what in self.reads(arm).items():
             if what == TOKENS:
                 continue
-            store = self.store(arm.inputs[modality].encoder, what, modality)
+            store = self.store(arm, modality, what)
             values = store.array([self.ids[row] for row in rows])
             if what == PIXELS:
                 found["pixel_values"] = values.reshape(len(rows), *store.config["encoder"]["shape"])
@@ -148,17 +145,29 @@ class Inputs:
             raise ValueError(f"the encoder {encoder!r} is not given: there are {', '.join(self.specs) or 'none'}")
         return self.specs[encoder]
 
-    def _tokens(self, encoder: str) -> Tokens:
-        spec = self.spec(encoder)
-        return tokenize(spec.path, self.texts, self.max_tokens, tokenizer=spec.tokenizer)
+    def tokens(self, arm: Arm) -> Tokens:
+        """The texts as the arm's encoder reads them."""
+        return self._tokens(arm.inputs["text"].encoder, self._limit(arm))
 
-    def _store(self, encoder: str, what: str, modality: str) -> FeatureStore:
+    def store(self, arm: Arm, modality: str, what: str) -> FeatureStore:
+        """What is stored of a modality of the arm; made here, if it is not there yet."""
+        limit = self._limit(arm) if modality == "text" else None
+        return self._store(arm.inputs[modality].encoder, modality, what, limit)
+
+    def _limit(self, arm: Arm) -> int:
+        return int(arm.settings.get("max_tokens", self.max_tokens))
+
+    def _tokenized(self, encoder: str, limit: int) -> Tokens:
+        spec = self.spec(encoder)
+        return tokenize(spec.path, self.texts, limit, tokenizer=spec.tokenizer)
+
+    def _extracted(self, encoder: str, modality: str, what: str, limit: int | None) -> FeatureStore:
         spec = self.spec(encoder)
         if what == PIXELS:
             return extract(self.corpus, Pixels(spec.path), self.root)
         options: dict[str, Any] = {"kind": "vision", "path": spec.path, "output": what, "faces": False}
         if modality == "text":
-            options = {"kind": "text", "path": spec.path, "output": what, "max_length": self.max_tokens}
+            options = {"kind": "text", "path": spec.path, "output": what, "max_length": limit}
         elif what == GRID:
             # The regions of its pre-training were so wide.
             cell = getattr(load_config(spec.path), "visual_embedding_dim", None)

@@ -38,6 +38,7 @@ from msakit.training.losses import loss_named
 
 PAPER, VERSION = "toledo2022", 1
 EVAL_BATCH_SIZE = 256
+ENDS = ("low", "high")  # of a range of numbers, what prompts are written for in place of classes
 SELECTED_BY = {"l1": "mae"}  # loss -> the metric that its validation mean is, where it has another name
 
 
@@ -95,6 +96,8 @@ def run(
     for name, arm in arms.items():
         if arm.loss.contrastive is not None:
             raise ValueError(f"arm {name!r} has a contrastive loss, which this recipe does not train with")
+        if arm.model == ZERO_SHOT:
+            arm = arm.model_copy(update={"args": {"prompts": prompts(corpus)} | arm.args})
         own_split = arm.protocol.folds == "none" or arm.protocol.share < 100
         wanted = [seed for seed in dealt if share_seeds is None or seed in share_seeds]
         cases += list(experiment.cases(name, arm, wanted if own_split else None))
@@ -214,14 +217,17 @@ class Repeated:
 def _zero_shot(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
     """CLIP's probabilities of the classes by their prompts; for numbers, the place between the ends of their range."""
     task, encoders = experiment.corpus.task, {each.encoder for each in case.arm.inputs.values()}
+    classes = task.classes or ENDS
     if set(case.arm.inputs) != {"text", "image"} or len(encoders) > 1:
         raise ValueError(f"{case.name}: zero-shot compares text and image by one dual encoder, not {case.arm.inputs}")
+    if list(case.arm.args["prompts"]) != list(classes):
+        raise ValueError(f"{case.name} wants prompts for {', '.join(classes)}, in this order")
     spec = inputs.spec(encoders.pop())
     given = Pretrained(spec.path, frozen=True)
     model = ClipClassifier.build({"text": given, "image": given}, experiment.n_classes)
     embedded = []
     with torch.inference_mode():
-        for texts in prompts(experiment.corpus).values():
+        for texts in case.arm.args["prompts"].values():
             tokens = tokenize(spec.path, texts, inputs.max_tokens, tokenizer=spec.tokenizer)
             (batch,) = TextBatches(tokens.ids, np.zeros(len(texts)), len(texts), pad_id=tokens.pad_id)
             embedded.append(text_vectors(model.clip, batch["input_ids"], batch["attention_mask"]))
@@ -245,6 +251,6 @@ def _zero_shot(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
 def prompts(corpus: Corpus) -> dict[str, list[str]]:
     """What CLIP compares a post with, by class: written for the corpus, or for its classes, or made of their names."""
     written = facts(PAPER)["prompts"]
-    classes = list(corpus.task.classes) or ["low", "high"]
+    classes = corpus.task.classes or ENDS
     found = written.get(corpus.name) or written.get(", ".join(classes)) or {c: [f"a {c} post."] for c in classes}
     return {name: found[name] for name in classes}

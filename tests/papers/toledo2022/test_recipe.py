@@ -229,6 +229,27 @@ def test_no_fold_divides_a_video_and_every_segment_is_tested_once(train, corpora
     assert len(runs.select(arm="constant")) == len(runs.select(arm="oracle")) == 4
 
 
+def test_prompts_of_ones_own_replace_the_written_ones(train, corpora, posts, tmp_path):
+    shown = {"negative": ["bad"], "neutral": ["so so"], "positive": ["good"]}
+    own = {"mine": {"like": "clip-zero-shot", "title": "My prompts", "args": {"prompts": shown}}}
+    mine = one(train(corpora["posts"], tmp_path / "runs", [], own, seeds=[0]), "mine")
+    written = one(posts, "clip-zero-shot")
+    assert mine.record.key != written.record.key
+    assert written.record.definition.args["prompts"] == recipe.facts("toledo2022")["prompts"]["mini-posts"]
+    assert not np.allclose(mine.test[CLASSES], written.test[CLASSES])
+    own["mine"]["args"] = {"prompts": {"good": ["good"], "bad": ["bad"]}}
+    with pytest.raises(ValueError, match="mine wants prompts for negative, neutral, positive"):
+        train(corpora["posts"], tmp_path / "runs", [], own, seeds=[0])
+
+
+def test_an_arm_may_read_fewer_tokens(train, corpora, tmp_path):
+    own = {"short": {"like": "text-only", "title": "Short", "settings": {"max_tokens": 4}}}
+    runs = train(corpora["posts"], tmp_path / "runs", ["text-only"], own, seeds=[0])
+    counts = {arm: one(runs, arm).record.measurements["truncated_texts"] for arm in ("text-only", "short")}
+    assert counts["text-only"] < 5
+    assert counts["short"] == 48
+
+
 # --- protocols ----------------------------------------------------------------------------------------------------
 
 
