@@ -5,6 +5,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -44,58 +45,50 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
     """Draw and save, for each corpus, all figures that its runs allow."""
     paper, found = papers.load(PAPER), []
     for corpus, part in by_corpus(runs):
-        task, classes = task_of(part), part.runs[0].record.corpus.task.classes
+        task, where = task_of(part), f", {corpus} ({kind_of_data(part)})"
         first, metric = paper.metrics(task)[0], paper.facts["drawn_metric"][task]
-        where = f"{corpus} ({kind_of_data(part)})"
-
-        def keep(figure: Figure, data: pd.DataFrame, name: str, heading: str = "", corpus: str = corpus) -> None:
-            if heading:
-                draw.heading(figure, heading)
+        drawn: list[tuple[str, Figure, pd.DataFrame]] = []
+        if main_arms(part, paper):
+            drawn.append(("arms", *draw.arm_figure(part, paper, metric, elsewhere(part, paper))))
+        pictures, shown = example_rows(part, paper)
+        plots: tuple[tuple[str, pd.DataFrame, Callable[[pd.DataFrame], Figure], str], ...] = (
+            ("cost", cost_points(part, paper), partial(cost_frontier, metric=metric), ""),
+            ("shares", share_scores(part, paper), partial(share_curves, metric=first), f"Little training data{where}"),
+            ("protocols", protocol_gaps(part, paper), partial(gap_intervals, metric=first),
+             f"Joint fine-tuning under the published protocol{where}"),
+            ("embeddings", embedding_points(part), embedding_stages, f"Fused vectors of test segments{where}"),
+            ("agreement", agreement_scores(part, paper), agreement, ""),
+            ("calibration", confidences(part, paper), calibration, ""),
+            ("examples", shown, partial(examples, pictures), ""),
+        )  # fmt: skip
+        for name, frame, plot, heading in plots:
+            if len(frame):
+                drawn.append((name, plot(frame), frame))
+                if heading:
+                    draw.heading(drawn[-1][1], heading)
+        for name, figure, data in drawn:
             draw.save(figure, data, folder, f"{corpus}-{name}")
             found.append(figure)
-
-        if main_arms(part, paper):
-            keep(*draw.arm_figure(part, paper, metric, elsewhere(part, paper)), "arms")
-        measured = costs(part, paper)
-        if len(measured):
-            base = cost_base(measured, paper)
-            ratio = measured["flops_per_sample"].astype(float) / float(base["flops_per_sample"])
-            points = measured.assign(cost=ratio)[["title", "cost", "mean", "low", "high"]]
-            label = f"Training operations a sample (ratio to: {base['title']})"
-            keep(cost_frontier(points, metric, label), points, "cost")
-        shares = share_scores(part, paper)
-        if len(shares):
-            heading = f"Little training data, {where}"
-            keep(share_curves(share_means(shares, first), first), shares, "shares", heading)
-        gaps = protocol_gaps(part, paper, paper.facts["drawn"]["protocols"])
-        if len(gaps):
-            heading = f"{gaps['arm'].iloc[0]}, under the published protocol, {where}"
-            keep(gap_intervals(gaps, first), gaps, "protocols", heading)
-        points = embedding_points(part)
-        if len(points):
-            keep(embedding_stages(points), points, "embeddings", f"Fused vectors of test segments, {where}")
-        if not classes:
-            continue
-        groups = agreement_scores(part, paper)
-        if len(groups):
-            keep(agreement(groups), groups, "agreement")
-        trust = confidences(part, paper)
-        if len(trust):
-            keep(calibration(trust), trust, "calibration")
-        pictures, data = example_rows(part, paper)
-        if len(data):
-            keep(examples(pictures, data), data, "examples")
     return found
 
 
 # --- score and cost -----------------------------------------------------------------------------------------------
 
 
-def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
+def cost_points(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """title, cost (operations as a ratio to the arm `base`), base, mean, low, high of every measured arm."""
+    frame = costs(runs, paper)
+    if frame.empty:
+        return frame
+    base = cost_base(frame, paper)
+    ratio = frame["flops_per_sample"].astype(float) / float(base["flops_per_sample"])
+    return frame.assign(cost=ratio, base=base["title"])[["title", "cost", "base", "mean", "low", "high"]]
+
+
+def cost_frontier(points: pd.DataFrame, metric: str) -> Figure:
     """Score against cost, one point an arm, with the frontier: arms that no other beats at the same or lower cost.
 
-    points: title, cost (ratio to text only), mean, low, high (interval of the score over folds or seeds); cost: the
-    axis label.
+    points: as `cost_points` gives them.
     """
     points = points.sort_values("cost", kind="stable").reset_index(drop=True)
     up = metrics.metric(metric).direction == "up"
@@ -115,7 +108,8 @@ def cost_frontier(points: pd.DataFrame, metric: str, cost: str) -> Figure:
             axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=marker, ls="", ms=6, capsize=2,
                           mfc=None if best[place] else "white", label=label)  # fmt: skip
         axes.set_xscale("symlog", linthresh=0.1)
-        axes.set_xlabel(draw.wrapped(cost, TITLE))
+        label = f"Training operations a sample (ratio to: {points['base'].iloc[0]})"
+        axes.set_xlabel(draw.wrapped(label, TITLE))
         axes.set_ylabel(metrics.metric(metric).title)
         figure.legend(loc="outside right center", title="filled: on the frontier")
         sns.despine(ax=axes)
@@ -134,11 +128,12 @@ def on_frontier(cost: Float[np.ndarray, " arms"], score: Float[np.ndarray, " arm
 # --- training data and protocols ----------------------------------------------------------------------------------
 
 
-def share_curves(means: pd.DataFrame, metric: str) -> Figure:
+def share_curves(frame: pd.DataFrame, metric: str) -> Figure:
     """Score over the share of the training data, one line an arm with its interval over seeds.
 
-    means: as :func:`msakit.papers.toledo2022.tables.share_means` gives them.
+    frame: as :func:`msakit.papers.toledo2022.tables.share_scores` gives it.
     """
+    means = share_means(frame, metric)
     with draw.style():
         figure, axes = plt.subplots(figsize=(0.7 * draw.PAGE, 2.8))
         for index, (_, rows) in enumerate(means.groupby("arm", sort=False)):
@@ -230,7 +225,7 @@ def agreement_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
     """Accuracy by who is right where text and image differ, as `estimates` gives it, with title; empty where the corpus
     does not say what text and image say alone."""
     called = main_arms(runs, paper)
-    if any("text_label" not in run.predictions for run in runs.select(arm=list(called))):
+    if task_of(runs) == "regression" or any("text_label" not in run.test for run in runs.select(arm=list(called))):
         return pd.DataFrame()
 
     def right(table: pd.DataFrame, modality: str) -> pd.Series:
@@ -277,7 +272,7 @@ def confidences(runs: Runs, paper: Paper) -> pd.DataFrame:
     correct."""
     called, named = main_arms(runs, paper), paper.facts["drawn"]["calibration"]
     parts = []
-    for arm in (arm for arm in called if arm in named or arm not in paper.arms):
+    for arm in (arm for arm in called if task_of(runs) != "regression" and (arm in named or arm not in paper.arms)):
         for run in runs.select(arm=arm):
             values, label = arrays(run)
             columns = {"confidence": values.max(axis=1), "correct": values.argmax(axis=1) == label}
@@ -318,7 +313,7 @@ def example_rows(runs: Runs, paper: Paper) -> tuple[list[UInt8[np.ndarray, "heig
     """Pictures of a few stored segments, those that the arms differ on most, and what each arm says of them in the run
     of the same seed and fold: segment_id, text, label (name of the class), arm (its title), a column a class."""
     run = next((run for run in runs if "examples" in run.record.artifacts), None)
-    if run is None:
+    if run is None or task_of(runs) == "regression":
         return [], pd.DataFrame()
     stored, called = run.artifact("examples").set_index("segment_id"), main_arms(runs, paper)
     given: dict[str, pd.DataFrame] = {}

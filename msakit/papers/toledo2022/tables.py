@@ -24,7 +24,7 @@ from msakit.reporting.scores import (
     with_holm,
 )
 from msakit.reporting.tables import Table, arm_table, data_note
-from msakit.runs.arm import Arm, Protocol
+from msakit.runs.arm import MEAN, Arm, Protocol
 from msakit.runs.store import Runs
 
 log = logging.getLogger(__name__)
@@ -130,14 +130,14 @@ def protocol_table(runs: Runs, paper: Paper) -> pd.DataFrame:
     return with_holm(pd.DataFrame(rows))
 
 
-def protocol_gaps(runs: Runs, paper: Paper, base: str) -> pd.DataFrame:
-    """arm, protocol, mean, low, high: what each other protocol does to an arm, from the table; empty without any."""
-    frame = protocol_table(runs, paper)
+def protocol_gaps(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """protocol, mean, low, high: what each other protocol does to the arm that is drawn; empty without any."""
+    frame, base = protocol_table(runs, paper), definitions(runs).get(paper.facts["drawn"]["protocols"])
     gap = next((name for name in map(str, frame) if name.startswith("gap of ")), None)
-    if gap is None or base not in definitions(runs):
+    if gap is None or base is None:
         return pd.DataFrame()
-    own = frame[(frame["arm"] == definitions(runs)[base].title) & frame[gap].notna()]
-    return own.rename(columns={gap: "mean"}).reindex(columns=["arm", "protocol", "mean", "low", "high"])
+    own = frame[(frame["arm"] == base.title) & frame[gap].notna()]
+    return own.rename(columns={gap: "mean"}).reindex(columns=["protocol", "mean", "low", "high"])
 
 
 def _protocol_row(runs: Runs, paper: Paper, name: str, base: str | None = None) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def costs(runs: Runs, paper: Paper) -> pd.DataFrame:
     known = definitions(runs)
     rows = []
     for arm, title in main_arms(runs, paper).items():
-        averaged = known[arm].model == "mean"
+        averaged = known[arm].model == MEAN
         parts = [_measured(runs, part) for part in (known[arm].args["of"] if averaged else [arm])]
         if not all("flops_per_sample" in part for part in parts):
             continue  # seeds or folds of another job may have measured it
@@ -279,21 +279,17 @@ SHARES = (
 
 def share_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
     """arm (the one that is varied), title, share (per cent), seed, value (first metric on test), by arm and share."""
-    found = scores(runs, paper.metrics(task_of(runs))[0])
     every = {**paper.arms, **definitions(runs)}
-    rows = []
-    for name in arms_in_order(runs, paper):
-        arm = every[name]
-        if low_resource(arm):
-            base = str(arm.like) if arm.like in every else name
-            own = found[found["arm"] == name].assign(arm=base, title=every[base].title, share=arm.protocol.share)
-            rows.append(own[["arm", "title", "share", "seed", "value"]])
-    if not rows:
-        return pd.DataFrame()
-    frame = pd.concat(rows)
     places = {name: place for place, name in enumerate(every)}
-    order = frame.assign(place=frame["arm"].map(places)).sort_values(["place", "share", "seed"], kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    rows: dict[tuple[int, int], pd.DataFrame] = {}
+    for name in (name for name in arms_in_order(runs, paper) if low_resource(every[name])):
+        share, base = every[name].protocol.share, str(every[name].like)
+        if base not in every or (places[base], share) in rows:  # a reader's own arm is a line of its own
+            base = name
+        found = scores(runs.select(arm=name), paper.metrics(task_of(runs))[0])
+        found = found.assign(arm=base, title=every[base].title, share=share)
+        rows[places[base], share] = found[["arm", "title", "share", "seed", "value"]]
+    return pd.concat([rows[key] for key in sorted(rows)], ignore_index=True) if rows else pd.DataFrame()
 
 
 def share_means(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
