@@ -5,6 +5,7 @@ distance of partners (0 to 4), and the log of the mean of exp(-2 |x - y|^2) over
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,12 @@ import torch
 from accelerate.utils import send_to_device
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
+from torch import nn
 
-from msakit.data.corpus import Corpus
-from msakit.models.shifted_bert import ShiftedBert
-from msakit.papers.kim2022.inputs import Inputs
+from msakit.papers.kim2022.inputs import MODALITIES
 from msakit.training.batching import TextBatches
 from msakit.training.loop import predict
 
-MODALITIES = ("text", "audio", "vision")
 # An artifact keeps about so many numbers, 300 kB; uniformity looks at the pairs of so many segments.
 MOST_NUMBERS, MOST_SEGMENTS = 40_000, 2_000
 
@@ -37,11 +36,10 @@ def uniformity(vectors: Float[np.ndarray, "segment dim"]) -> float:
     return float(np.log(np.exp(-2 * pdist(vectors[:MOST_SEGMENTS], "sqeuclidean")).mean()))
 
 
-def embeddings(model: ShiftedBert, batches: TextBatches) -> Embeddings:
-    """The unit vectors of each modality that the model embeds, in the order of the split's rows."""
-    names = [name for name in MODALITIES if name in model.embed]
-    found = predict(model, batches, tuple(names)) if names else {}
-    return {name: found[name] for name in names}
+def embeddings(model: nn.Module, batches: TextBatches, modalities: Sequence[str]) -> Embeddings:
+    """The unit vectors of these modalities, in the order of the split's rows."""
+    found = predict(model, batches, tuple(modalities)) if modalities else {}
+    return {name: found[name] for name in MODALITIES if name in modalities}
 
 
 def geometry(stages: dict[str, Embeddings]) -> dict[str, Any]:
@@ -59,34 +57,36 @@ def geometry(stages: dict[str, Embeddings]) -> dict[str, Any]:
     }
 
 
-def embedding_table(corpus: Corpus, found: Embeddings) -> pd.DataFrame:
+def embedding_table(test: pd.DataFrame, found: Embeddings) -> pd.DataFrame:
     """segment_id, modality, label, e0, e1, ...: test segments, evenly drawn where there are too many to keep."""
-    rows = corpus.splits["test"]
     count = sum(vectors.size for vectors in found.values())
-    kept = np.arange(0, len(rows), max(1, -(-count // MOST_NUMBERS)))
-    segments, labels = np.asarray(rows["segment_id"])[kept], np.asarray(rows["label"])[kept]
+    kept = np.arange(0, len(test), max(1, -(-count // MOST_NUMBERS)))
+    about = test.iloc[kept][["segment_id", "label"]].reset_index(drop=True)
     tables = []
     for name, vectors in found.items():
-        table = pd.DataFrame({"segment_id": segments, "modality": name, "label": labels})
         values = pd.DataFrame(vectors[kept], columns=[f"e{k}" for k in range(vectors.shape[1])])
-        tables.append(pd.concat([table, values], axis=1))
+        tables.append(pd.concat([about, values], axis=1))
+        tables[-1].insert(1, "modality", name)
     return pd.concat(tables, ignore_index=True)
 
 
-def shift_table(corpus: Corpus, model: ShiftedBert, inputs: Inputs, batches: TextBatches) -> pd.DataFrame:
-    """segment_id, word_index, word, shift of the test split: |shift| / |word vector|, mean over the word's pieces."""
-    rows: list[tuple[str, int, str, float]] = []
-    segments = list(corpus.splits["test"]["segment_id"])
+def shift_table(
+    test: pd.DataFrame, model: Any, words: Sequence[tuple[list[str], list[int | None]]], batches: TextBatches
+) -> pd.DataFrame:
+    """segment_id, word_index, word, shift of the test split: |shift| / |word vector|, mean over the word's pieces.
+
+    words: of each segment its words, and the word of each of its tokens.
+    """
+    found: list[tuple[int, int, str, float]] = []
     for batch in batches:
-        sizes = model.shift_sizes(send_to_device(batch, next(model.parameters()).device)).cpu().numpy()
-        for row, index in enumerate(batch["index"].tolist()):
-            places = np.array([-1 if place is None else place for place in inputs.word_ids[index]])
-            for word in range(places.max() + 1):
-                mean = float(sizes[row, : len(places)][places == word].mean())
-                rows.append((segments[index], word, inputs.words[index][word], mean))
-    table = pd.DataFrame(rows, columns=["segment_id", "word_index", "word", "shift"])
-    order = {segment: place for place, segment in enumerate(segments)}
-    return table.sort_values("segment_id", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+        lengths = model.relative_shifts(send_to_device(batch, next(model.parameters()).device)).cpu().numpy()
+        for values, index in zip(lengths, batch["index"].tolist(), strict=True):
+            listed, word_ids = words[index]
+            owner = np.array([-1 if word is None else word for word in word_ids])
+            for word in range(owner.max() + 1):
+                found.append((index, word, listed[word], float(values[: len(owner)][owner == word].mean())))
+    table = pd.DataFrame(sorted(found), columns=["segment_id", "word_index", "word", "shift"])
+    return table.assign(segment_id=test["segment_id"].to_numpy()[table["segment_id"]])
 
 
 class BestTestEpoch:
@@ -102,10 +102,11 @@ class BestTestEpoch:
         self.epoch, self.accuracy = 0, -1.0
         self.prediction: np.ndarray = np.zeros(0)
 
-    def __call__(self, model: torch.nn.Module, epoch: int) -> dict[str, float]:
+    def __call__(self, model: nn.Module, epoch: int) -> dict[str, float]:
         prediction = predict(model, self.batches)["prediction"]
-        said = self.label != 0
-        accuracy = float(((prediction >= 0) == (self.label > 0))[said].mean()) if said.any() else float("nan")
+        counted = self.label != 0
+        right = (prediction >= 0) == (self.label > 0)
+        accuracy = float(right[counted].mean()) if counted.any() else float("nan")
         if not self.epoch or accuracy > self.accuracy:
             self.epoch, self.accuracy, self.prediction = epoch, accuracy, prediction
         return {"leaked_test_acc2": accuracy}
@@ -120,5 +121,5 @@ class BestTestEpoch:
         self.prediction = state["prediction"].numpy()
 
     def measurement(self) -> dict[str, Any]:
-        """What the record says of it."""
+        """What the record keeps of it."""
         return {"epoch": self.epoch, "selected_on": "test", "metric": "acc2_non0_ge", "value": self.accuracy}

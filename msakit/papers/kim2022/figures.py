@@ -1,9 +1,11 @@
-"""Figures of Kim & Kim 2022 (reconstructed): which words are shifted, what contrast aligns, what averaging steadies.
+"""Figures of Kim & Kim 2022 (reconstructed): which words are shifted, what is aligned, what averaging does.
 
-Each function takes tidy frames, as :mod:`msakit.papers.kim2022.tables` reads them from the records, and returns a figure.
+Drawn from recorded runs alone; which arms each figure shows is in ``paper.yaml``, and arms that it does not know are
+shown after those.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,20 +16,130 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from msakit import papers
+from msakit.data.synthetic.lexicon import AMBIGUOUS
+from msakit.evaluation import metrics
+from msakit.papers.kim2022.tables import PAPER, kind_scores, ladder, main_metric, space, sweep_points, sweep_scores
 from msakit.reporting import figures as draw
+from msakit.reporting.contract import Paper
+from msakit.reporting.scores import arms_in_order, by_corpus, kind_of_data, labels
+from msakit.runs.record import Record
+from msakit.runs.store import Runs
 
 # Panels of the joint space and of alignment show the modalities in this order.
 MODALITIES = ("text", "audio", "vision")
+SENTENCES = 3  # in the figure of the shifts
+LOSSES = {"mse": "Validation MSE ↓ (label units²)", "cross_entropy": "Validation cross entropy ↓ (nats)"}
+
+
+def figures(runs: Runs, folder: Path) -> list[Figure]:
+    """Draw and save all figures that the runs of each corpus allow."""
+    drawn: list[Figure] = []
+    paper = papers.load(PAPER)
+
+    def keep(figure: Figure, data: pd.DataFrame, name: str, heading: str = "") -> None:
+        if heading:
+            draw.heading(figure, heading)
+        draw.save(figure, data, folder, name)
+        drawn.append(figure)
+
+    for corpus, part in by_corpus(runs):
+        where, metric, titles = f"{corpus} ({kind_of_data(part)})", main_metric(part, paper), labels(part)
+        keep(*draw.arm_figure(part, paper, metric, sweep_points(part, paper)), f"{corpus}-arms")
+        if len(curves := validation_curves(part, paper)):
+            loss = str(part.select(arm=list(paper.facts["drawn"]["convergence"])).frame["selection_metric"].iloc[0])
+            with draw.style():
+                figure, axes = plt.subplots(figsize=(draw.COLUMN, 2.4))
+                draw.learning_curves(axes, curves, LOSSES.get(loss, f"Validation {loss} ↓"))
+                axes.set_title(f"Full method on {where}")
+            keep(figure, curves, f"{corpus}-convergence")
+        if len(shifts := chosen_shifts(part, paper)):
+            heading = f"How far each word is shifted, {where}, seed 0"
+            keep(shift_strips(shifts, titles), shifts, f"{corpus}-shifts", heading)
+        if len(points := embedding_points(part, paper)):
+            classes = next(iter(part)).record.corpus.task.classes
+            heading = f"Test split in the joint space, {where}, seed 0"
+            keep(joint_space(points, titles, classes), points, f"{corpus}-space", heading)
+        measured = drawn_arms(part, paper, "alignment", lambda record: "alignment" in record.measurements)
+        if len(both := space(part, measured)):
+            keep(alignment_and_uniformity(both, titles), both, f"{corpus}-alignment", f"Test split of {where}")
+        if len(swept := sweep_scores(part, paper)):
+            names = {name: sweep["label"] for name, sweep in paper.facts["sweeps"].items()}
+            keep(sweeps(swept, names, f"Test {metrics.metric(metric).title}"), swept, f"{corpus}-sweep", where)
+        if len(kinds := kind_scores(part, paper)):
+            # Without what stands in brackets: the three fit on one line.
+            short = {arm: titles[arm].partition(" (")[0] for arm in ladder(part, paper)}
+            keep(kinds_of_segments(kinds, short, metric), kinds, f"{corpus}-kinds", f"{where}, test")
+    return drawn
+
+
+def drawn_arms(runs: Runs, paper: Paper, figure: str, has: Callable[[Record], bool]) -> list[str]:
+    """The arms that a figure shows: those that the facts list, then those that the facts do not know, as far as they
+    have what it shows and there are markers to tell them apart."""
+    able = {run.record.arm for run in runs if has(run.record)}
+    listed = paper.facts["drawn"][figure]
+    own = [arm for arm in arms_in_order(runs, paper) if arm not in paper.arms]
+    return [arm for arm in (*listed, *own) if arm in able][: len(draw.MARKERS)]
+
+
+def _artifacts(runs: Runs, paper: Paper, figure: str, name: str) -> dict[str, pd.DataFrame]:
+    """Of each arm that the figure shows, the artifact of that name; the arm in a column of it."""
+    arms = drawn_arms(runs, paper, figure, lambda record: name in record.artifacts)
+    kept = [run for arm in arms for run in runs.select(arm=arm) if name in run.record.artifacts]
+    return {run.record.arm: run.artifact(name).assign(arm=run.record.arm) for run in kept}
+
+
+def chosen_shifts(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """Shifts of the words of a few test sentences: the first ambiguous ones of seed 0, the ambiguous words marked."""
+    found = _artifacts(runs, paper, "shifts", "shifts")
+    if not found:
+        return pd.DataFrame()
+    shifts = pd.concat(found.values(), ignore_index=True)
+    (first, *_) = runs.select(arm=next(iter(found)), seed=0)
+    about = first.test.set_index("segment_id")
+    order = list(dict.fromkeys(shifts["segment_id"]))
+    kinds = about["kind"].reindex(order) if "kind" in about else pd.Series("", index=order)
+    segments = [*kinds.index[kinds == "ambiguous"], *kinds.index[kinds != "ambiguous"]][:SENTENCES]
+    heading = {
+        name: f"{name}: label {about.loc[name, 'label']:+.1f}" + (f", {kinds[name]}" if kinds[name] else "")
+        for name in segments
+    }
+    shifts = shifts[shifts["segment_id"].isin(segments)].copy()
+    # The generator's own list; on other corpora no word is marked.
+    shifts["marked"] = shifts["word"].isin(AMBIGUOUS) & shifts["segment_id"].map(kinds).eq("ambiguous")
+    return shifts.assign(heading=shifts["segment_id"].map(heading))
+
+
+def embedding_points(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """t-SNE of the projected vectors of seed 0, each arm on its own: arm, modality, label, x, y."""
+    parts = []
+    for table in _artifacts(runs, paper, "space", "embeddings").values():
+        vectors = table.filter(regex=r"^e\d+$").to_numpy(np.float32)
+        x, y = coordinates(vectors).T
+        parts.append(table[["segment_id", "modality", "label", "arm"]].assign(x=x, y=y))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def validation_curves(runs: Runs, paper: Paper) -> pd.DataFrame:
+    """Validation loss by epoch of the full method without and with weight averaging: epoch, seed, series, value."""
+    series = paper.facts["drawn"]["convergence"]
+    rows = [
+        (row["epoch"], run.record.stem, series[run.record.arm], row["valid_loss"])
+        for arm in series
+        for run in runs.select(arm=arm)
+        for row in run.record.history
+    ]
+    return pd.DataFrame(rows, columns=["epoch", "seed", "series", "value"])
 
 
 def shift_strips(shifts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """A heat strip a sentence and arm: how far each word's vector is moved by its voice and face.
 
     shifts: segment_id, heading, arm, word_index, word, shift (length of the shift over the length of the word's
-    vector), marked (bool: the word that voice and face must settle); titles: arm -> label, in the order shown.
+    vector), marked (bool: the word that voice and face must settle); titles: arm -> label.
     """
     sentences = list(dict.fromkeys(shifts["segment_id"]))
-    shown = [arm for arm in titles if arm in set(shifts["arm"])]
+    shown = list(dict.fromkeys(shifts["arm"]))
     widest = int(shifts["word_index"].max()) + 1
     top = float(shifts["shift"].max()) or 1.0
     with draw.style():
@@ -58,21 +170,22 @@ def shift_strips(shifts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def joint_space(points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def joint_space(points: pd.DataFrame, titles: Mapping[str, str], classes: Sequence[str] = ()) -> Figure:
     """t-SNE of the projected modalities, one panel an arm: colour is the label, the marker the modality.
 
-    points: arm, modality, label, x, y.
+    points: arm, modality, label, x, y; classes: their names, if labels are classes.
     """
-    shown = [arm for arm in titles if arm in set(points["arm"])]
+    shown = list(dict.fromkeys(points["arm"]))
+    # Purple to orange through white stays readable for colour-blind readers; in grey the sign is lost.
+    bound = float(points["label"].abs().max())
+    colours, low, high = ("cividis", 0.0, len(classes) - 1.0) if classes else ("PuOr", -bound, bound)
     with draw.style():
         figure, axes = plt.subplots(1, len(shown), figsize=(draw.PAGE, 2.75), squeeze=False)
-        bound = float(points["label"].abs().max())
         for axis, arm in zip(axes[0], shown, strict=True):
             for index, modality in enumerate(MODALITIES):
                 part = points[(points["arm"] == arm) & (points["modality"] == modality)]
-                # Purple to orange through white stays readable for colour-blind readers; in grey the sign is lost.
-                axis.scatter(part["x"], part["y"], c=part["label"], cmap="PuOr", vmin=-bound, vmax=bound, s=11,
-                                     marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
+                axis.scatter(part["x"], part["y"], c=part["label"], cmap=colours, vmin=low, vmax=high, s=11,
+                             marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
             axis.set_title(draw.wrapped(titles[arm], 28), fontsize=7.5)
             axis.set_xticks([])
             axis.set_yticks([])
@@ -84,7 +197,7 @@ def joint_space(points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             if name in set(points["modality"])
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=3)
-        _bar(figure, axes[0], "PuOr", -bound, bound, "Label (sentiment)")
+        _bar(figure, axes[0], colours, low, high, f"Label ({' to '.join(classes)})" if classes else "Label (sentiment)")
     return figure
 
 
@@ -114,7 +227,7 @@ def alignment_and_uniformity(frame: pd.DataFrame, titles: Mapping[str, str]) -> 
         figure, axes = plt.subplots(1, len(panels), figsize=(draw.PAGE, 2.3), squeeze=False)
         for axis, (quantity, of) in zip(axes[0], panels, strict=True):
             part = frame[(frame["quantity"] == quantity) & (frame["of"] == of)]
-            for index, arm in enumerate(arm for arm in titles if arm in set(part["arm"])):
+            for index, arm in enumerate(dict.fromkeys(part["arm"])):
                 rows = draw.over_seeds(part[part["arm"] == arm], ["stage"]).set_index("stage").loc[["before", "after"]]
                 spread = draw.error_bars(rows)
                 axis.errorbar(np.arange(2) + 0.06 * index, rows["mean"], spread, color=draw.PALETTE[index], capsize=2,
@@ -132,22 +245,21 @@ def alignment_and_uniformity(frame: pd.DataFrame, titles: Mapping[str, str]) -> 
 def sweeps(frame: pd.DataFrame, names: Mapping[str, str], label: str) -> Figure:
     """One panel a swept setting: mean and interval over seeds at each value, the arm's own value marked.
 
-    frame: setting, value, own (bool), seed, score; names: setting -> axis label, in the order shown.
+    frame: sweep, at, own (bool), value, a row a run; names: sweep -> axis label.
     """
-    shown = [name for name in names if name in set(frame["setting"])]
+    shown = list(dict.fromkeys(frame["sweep"]))
     with draw.style():
         figure, axes = plt.subplots(1, len(shown), figsize=(draw.PAGE, 2.3), sharey=True, squeeze=False)
-        for index, (axis, setting) in enumerate(zip(axes[0], shown, strict=True)):
-            part = frame[frame["setting"] == setting].rename(columns={"score": "value", "value": "at"})
-            rows = draw.over_seeds(part.sort_values("at"), ["at", "own"])
+        for index, (axis, sweep) in enumerate(zip(axes[0], shown, strict=True)):
+            rows = draw.over_seeds(frame[frame["sweep"] == sweep].sort_values("at", kind="stable"), ["at", "own"])
             spread = draw.error_bars(rows)
-            place = np.arange(len(rows))
-            axis.errorbar(place, rows["mean"], spread, color=draw.PALETTE[index], marker=draw.MARKERS[index],
+            x = np.arange(len(rows))
+            axis.errorbar(x, rows["mean"], spread, color=draw.PALETTE[index], marker=draw.MARKERS[index],
                           ls=draw.LINES[index], capsize=2)  # fmt: skip
             own = rows["own"].to_numpy(bool)
-            axis.plot(place[own], rows["mean"][own], ls="", marker="o", ms=9, mfc="none", mec=draw.GREY)
-            axis.set_xticks(place, [f"{value:g}" for value in rows["at"]])
-            axis.set_xlabel(names[setting])
+            axis.plot(x[own], rows["mean"][own], ls="", marker="o", ms=9, mfc="none", mec=draw.GREY)
+            axis.set_xticks(x, [f"{value:g}" for value in rows["at"]])
+            axis.set_xlabel(names[sweep])
             sns.despine(ax=axis)
         axes[0, 0].set_ylabel(label)
         ring = plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=draw.GREY, label="the arm's own value")
@@ -155,9 +267,8 @@ def sweeps(frame: pd.DataFrame, names: Mapping[str, str], label: str) -> Figure:
     return figure
 
 
-def kinds_of_segments(frame: pd.DataFrame, titles: Mapping[str, str], metric: str, order: Sequence[str]) -> Figure:
-    """Bars by kind of segment (plain, ambiguous, sarcastic), one an arm. frame: group, arm, seed, value."""
-    frame = frame.assign(place=frame["group"].map(list(order).index)).sort_values("place", kind="stable")
+def kinds_of_segments(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) -> Figure:
+    """Bars by kind of segment (plain, ambiguous, sarcastic), one an arm, as :func:`draw.group_bars` has them."""
     with draw.style():
         figure, axes = plt.subplots(figsize=(0.75 * draw.PAGE, 2.6))
         draw.group_bars(axes, frame, metric, titles)

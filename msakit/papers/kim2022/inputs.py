@@ -1,153 +1,193 @@
-"""What the models of Kim & Kim 2022 read: word pieces with audio and vision along them, or frames to align softly.
+"""What the models of Kim & Kim 2022 read: word pieces with audio and vision along them, or equal parts to align softly.
 
-One :class:`Inputs` a split.  Special tokens get zeros, each piece of a word the word's vector.  Texts of any length the
-encoder takes; what is cut off at `max_tokens` is counted and reported.
+Special tokens get zeros, each piece of a word the word's vector. Audio and vision are standardised by the segments that
+a run is trained on.
 """
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Int, Shaped
 
+from msakit import models
 from msakit.data.corpus import Corpus
-from msakit.encoders import resolve_path
-from msakit.models.layers.word_pieces import align_to_pieces, word_places
-from msakit.papers.kim2022.words import Source, Vectors, in_parts, on_words, spoken, standardised
+from msakit.encoders import load_encoder
+from msakit.encoders.pretrained import load_frozen, weights_digest
+from msakit.encoders.tokens import Tokens, tokenize
+from msakit.features import extract
+from msakit.models.layers.word_pieces import align_to_pieces, word_positions
+from msakit.papers.kim2022.words import Array, Source, Vectors, in_parts, on_words, words_of
+from msakit.runs.arm import Arm, Input
+from msakit.runs.experiment import Case
+from msakit.runs.record import Feature
+from msakit.strict import parse
+from msakit.suggestions import did_you_mean
 from msakit.training.batching import TextBatches
+from msakit.training.scaling import Scaling
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from msakit.papers.kim2022.recipe import Settings
 
-SPLITS = ("train", "valid", "test")
+MODALITIES = ("text", "audio", "vision")
+EVAL_BATCH_SIZE = 256
 
 
-@dataclass(frozen=True)
 class Inputs:
-    """One split in the order of its rows; the lists have one entry a segment, the dictionaries one a modality."""
+    """What the arms of one experiment read. Encoders are opened, texts tokenised, frames averaged when an arm asks.
 
-    token_ids: list[list[int]]
-    word_ids: list[list[int | None]]  # the word of each token, None for special tokens
-    words: list[list[str]]
-    on_words: dict[str, list[Float32[np.ndarray, "_word _dim"]]]  # empty unless asked for
-    frames: dict[str, Float32[np.ndarray, "_segment _frame _dim"]]  # empty unless asked for
-    label: np.ndarray
-    pad_id: int
-    cut: int  # segments that lost words to max_tokens
+    Rows are those of `segments`, the ids of the labelled segments; `words` are theirs. encoders: name to specification:
+    the path of a text encoder, alone or as `path` of a dict; of audio and vision an encoder's
+    (:func:`msakit.encoders.load_encoder`), whose store is under `features`, or the fields of
+    :class:`msakit.papers.kim2022.words.Array`; None where the corpus has nothing for it: arms do without that modality.
+    """
 
-    def on_pieces(self, order: Int[np.ndarray, " segment"] | None = None) -> dict[str, list[np.ndarray]]:
-        """Audio and vision on word pieces, "token dim" a segment; with an order, those of other segments (a control):
-        word i of n then gets the vector in the same place of the other segment."""
-        pieces: dict[str, list[np.ndarray]] = {name: [] for name in self.on_words}
-        for name, vectors in self.on_words.items():
-            for segment, (places, words) in enumerate(zip(self.word_ids, self.words, strict=True)):
-                taken = vectors[segment] if order is None else stretched(vectors[order[segment]], len(words))
-                pieces[name].append(align_to_pieces(places, taken))
-        return pieces
+    def __init__(
+        self, corpus: Corpus, segments: Sequence[str], encoders: Mapping[str, Any], features: Path | str
+    ) -> None:
+        self.corpus, self.segments, self.encoders, self.folder = corpus, segments, encoders, Path(features)
+        self._words = words_of(corpus)
+        self.words = [self._words[segment] for segment in segments]
+        self._found: dict[tuple[Any, ...], Any] = {}
+
+    def of(self, arm: Arm) -> dict[str, Input]:
+        """The inputs of an arm that the corpus has.
+
+        Raises:
+            ValueError: an encoder that is not given, or an input that this recipe cannot serve.
+        """
+        if "text" not in arm.inputs:
+            raise ValueError(f"arm {arm.title!r} reads no text: this recipe lays audio and vision on its words")
+        for modality, each in arm.inputs.items():
+            fault = None
+            if modality not in MODALITIES:
+                fault = f"choose from {', '.join(MODALITIES)}"
+            elif each.encoder not in self.encoders:
+                near = did_you_mean(each.encoder, self.encoders)
+                fault = f"there is no encoder {each.encoder!r}: give it, as null where the corpus has none.{near}"
+            elif modality == "text" and each.layer is not None:
+                fault = "the text encoder is inside the model: leave out its layer"
+            elif modality != "text" and not (each.frozen and isinstance(each.layer, int | None | str)):
+                fault = "it is one stored layer of a frozen encoder"
+            elif each.layer in ("best", "all"):
+                fault = f"layer {each.layer!r} is not served here: give a number, or output"
+            if fault:
+                raise ValueError(f"arm {arm.title!r}, {modality}: {fault}")
+        return {name: each for name, each in arm.inputs.items() if self.encoders[each.encoder] is not None}
+
+    def features(self, arm: Arm) -> dict[str, Feature]:
+        """What a record says of the inputs of an arm."""
+        return {name: self._feature(name, each) for name, each in self.of(arm).items()}
+
+    def kinds(self, arm: Arm, settings: "Settings") -> dict[str, models.Input]:
+        """What a model is built for."""
+        kinds: dict[str, models.Input] = {}
+        for name, each in self.of(arm).items():
+            if name == "text":
+                kinds[name] = models.Pretrained(self._path(each), each.frozen)
+            else:
+                kind = models.Grid if each.align == "soft" else models.TokenVectors
+                kinds[name] = kind(self._vectors(name, each, settings)[0].shape[-1])
+        return kinds
 
     def batches(
-        self,
-        batch_size: int,
-        *,
-        soft: bool = False,
-        shuffle: np.random.Generator | None = None,
-        generator: torch.Generator | None = None,
-    ) -> TextBatches:
-        """Batches of rows of similar length; generator: in random order.
-
-        Args:
-            soft: audio and vision as frames, with the places of the words, instead of on word pieces.
-            shuffle: draws which other segment's audio and vision each segment gets.
-        """
-        order = None if shuffle is None else strangers(len(self.label), shuffle)
-        if soft:
-            dense = {name: values if order is None else values[order] for name, values in self.frames.items()}
-            places = [word_places(ids, len(words)) for ids, words in zip(self.word_ids, self.words, strict=True)]
-            per_token: dict[str, Any] = {"place": places}
-        else:
-            dense, per_token = {}, self.on_pieces(order)
-        return TextBatches(
-            self.token_ids,
-            self.label,
-            batch_size,
-            per_token=per_token,
-            dense=dense,
-            pad_id=self.pad_id,
-            bucket=True,
-            generator=generator,
-        )
-
-
-def prepare(
-    corpus: Corpus,
-    text_encoder: str,
-    sources: Mapping[str, Source],
-    max_tokens: int,
-    *,
-    aligned: bool = True,
-    parts: int = 0,
-) -> dict[str, Inputs]:
-    """Words to word pieces; audio and vision standardised by the training split.
-
-    Args:
-        sources: of audio, of vision or of both.
-        aligned: lay them on words.
-        parts: also give the means over so many equal parts of each segment, for the soft alignment; 0 for none.
-
-    Raises:
-        CorpusError: the corpus lacks what a source needs; see :mod:`msakit.papers.kim2022.words`.
-    """
-    words = spoken(corpus)
-    known = set(corpus.splits["train"]["segment_id"])
-    vectors: dict[str, Vectors] = {}
-    frames: dict[str, Vectors] = {}
-    for name, source in sources.items():
-        if aligned:
-            vectors[name] = standardised(on_words(corpus, name, source, words), known)
-        if parts:
-            frames[name] = standardised(in_parts(corpus, source, parts), known)
-    tokenizer = _tokenizer(text_encoder)
-    limit = min(max_tokens, tokenizer.model_max_length)
-    ready = {}
-    for split in SPLITS:
-        rows = corpus.splits[split]
-        segments = list(rows["segment_id"])
-        tokens = [
-            tokenizer(words[segment], is_split_into_words=True, truncation=True, max_length=limit)
-            for segment in segments
-        ]
-        places = [encoded.word_ids() for encoded in tokens]
-        last = [max((place for place in word_ids if place is not None), default=-1) for word_ids in places]
-        cut = sum(reached + 1 < len(words[segment]) for reached, segment in zip(last, segments, strict=True))
-        if cut:
-            logger.warning(
-                "%s: %d segments have more than %d word pieces; what is beyond is not read", split, cut, limit
+        self, case: Case, label: Shaped[np.ndarray, " segment"], settings: "Settings", generator: torch.Generator
+    ) -> dict[str, TextBatches]:
+        """By split, batches of rows of similar length, those of training in random order."""
+        given, tokens = self.of(case.arm), self.tokens(case.arm, settings)
+        word_ids = tokens.word_ids or []
+        vectors = {}
+        for name in [name for name in given if name != "text"]:
+            raw = self._vectors(name, given[name], settings)
+            scaling = Scaling.of_frames([np.concatenate([raw[row] for row in case.rows["train"]])], skip_zeros=True)
+            vectors[name] = [scaling(each).astype(np.float32) for each in raw]
+        batches = {}
+        for split, rows in case.rows.items():
+            per_token, dense = {}, {}
+            for name, values in vectors.items():
+                sources = rows
+                if given[name].shuffled:
+                    sources = rows[derangement(len(rows), np.random.default_rng(case.random_seed))]
+                if given[name].align == "soft":
+                    dense[name] = np.stack([values[source] for source in sources])
+                    per_token["word_positions"] = [word_positions(word_ids[r], len(self.words[r])) for r in rows]
+                else:
+                    per_token[name] = [
+                        align_to_pieces(word_ids[row], stretched(values[source], len(self.words[row])))
+                        for row, source in zip(rows, sources, strict=True)
+                    ]
+            batches[split] = TextBatches(
+                [tokens.ids[row] for row in rows],
+                label[rows],
+                settings.batch_size if split == "train" else EVAL_BATCH_SIZE,
+                per_token=per_token,
+                dense=dense,
+                pad_id=tokens.pad_id,
+                bucket=True,
+                generator=generator if split == "train" else None,
             )
-        ready[split] = Inputs(
-            [encoded["input_ids"] for encoded in tokens],
-            places,
-            [words[segment] for segment in segments],
-            {name: [values[segment] for segment in segments] for name, values in vectors.items()},
-            {name: np.stack([values[segment] for segment in segments]) for name, values in frames.items()},
-            np.asarray(rows["label"]),
-            tokenizer.pad_token_id or 0,
-            cut,
-        )
-    return ready
+        return batches
+
+    def tokens(self, arm: Arm, settings: "Settings") -> Tokens:
+        """The word pieces that the arm's text encoder reads."""
+        path, limit = self._path(arm.inputs["text"]), settings.max_tokens
+        return self._once(("tokens", path, limit), lambda: tokenize(path, self.words, limit))
+
+    def _path(self, given: Input) -> str:
+        spec = self.encoders[given.encoder]
+        return str(spec["path"]) if isinstance(spec, Mapping) else str(spec).removeprefix("text:")
+
+    def _feature(self, modality: str, given: Input) -> Feature:
+        shared = given.model_dump(include={"encoder", "frozen", "align", "shuffled"})
+        if modality == "text":
+            path = self._path(given)
+            weights = self._once(("weights", path), lambda: weights_digest(load_frozen(path)))
+            return Feature(**shared, weights=weights)
+        source, layer = self._source(given)
+        if isinstance(source, Array):
+            fields = source.model_dump(exclude_none=True).items()
+            return Feature(**shared, features=", ".join(f"{name} {value}" for name, value in fields), conventional=True)
+        return Feature(**shared, features=source.folder.name, layer=layer, conventional=source.conventional)
+
+    def _vectors(self, modality: str, given: Input, settings: "Settings") -> list[Float32[np.ndarray, "_step _dim"]]:
+        """Audio or vision of each segment, a row a word, or a row an equal part of its time."""
+        source, layer = self._source(given)
+        parts = settings.frames if given.align == "soft" else 0
+
+        def found() -> Vectors:
+            if parts:
+                return in_parts(self.corpus, source, layer, parts)
+            return on_words(self.corpus, modality, source, layer, self._words)
+
+        vectors = self._once(("vectors", given.encoder, layer, parts), found)
+        return [vectors[segment] for segment in self.segments]
+
+    def _source(self, given: Input) -> tuple[Source, int]:
+        """Where audio or vision comes from, and the layer of a feature store, by default its output."""
+        spec = self.encoders[given.encoder]
+
+        def opened() -> Source:
+            if isinstance(spec, Mapping) and "array" in spec:
+                return parse(Array, spec, f"encoder {given.encoder!r}")
+            return extract(self.corpus, load_encoder(spec), self.folder)
+
+        source: Source = self._once(("source", given.encoder), opened)
+        if isinstance(source, Array):
+            return source, 0
+        layer = given.layer if isinstance(given.layer, int) else source.n_layers - 1
+        if not 0 <= layer < source.n_layers:
+            raise ValueError(f"encoder {given.encoder!r} has layers 0 to {source.n_layers - 1}, not {layer}")
+        return source, layer
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._found:
+            self._found[key] = make()
+        return self._found[key]
 
 
-def _tokenizer(text_encoder: str) -> Any:
-    from transformers import AutoConfig, AutoTokenizer
-
-    path = resolve_path(text_encoder)
-    # Byte-pair tokenizers mark the beginning of a word by the blank before it; lists of words have none.
-    spaced = AutoConfig.from_pretrained(path).model_type in ("roberta", "xlm-roberta", "deberta", "longformer")
-    return AutoTokenizer.from_pretrained(path, **({"add_prefix_space": True} if spaced else {}))
-
-
-def strangers(count: int, random: np.random.Generator) -> Int[np.ndarray, " segment"]:
+def derangement(count: int, random: np.random.Generator) -> Int[np.ndarray, " segment"]:
     """For each segment another one, each used once, drawn at random: the next in a random circle."""
     circle = random.permutation(count)
     order = np.empty(count, np.int64)
@@ -156,7 +196,7 @@ def strangers(count: int, random: np.random.Generator) -> Int[np.ndarray, " segm
 
 
 def stretched(vectors: Float32[np.ndarray, "_other dim"], count: int) -> Float32[np.ndarray, "_word dim"]:
-    """The vectors of another segment's words over `count` words, place by place; zeros if it has no word."""
+    """The vectors of one segment's words over `count` words, in proportion; zeros if it has no word."""
     if not len(vectors):
         return np.zeros((count, vectors.shape[1]), np.float32)
     return vectors[((np.arange(count) + 0.5) / max(count, 1) * len(vectors)).astype(int)]

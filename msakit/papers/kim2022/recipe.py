@@ -1,282 +1,184 @@
-"""Kim & Kim 2022, CMSBERT-CLR (reconstructed): shift each word by its voice and face, with the whole utterance in view.
+"""Kim & Kim 2022, CMSBERT-CLR (reconstructed): shift each word by its audio and vision, in the utterance's context.
 
-The recipe: audio and vision are laid on word pieces (:mod:`msakit.papers.kim2022.inputs`); the text encoder is fine-tuned
-with the shift of :mod:`msakit.models.shifted_bert` inside. Each arm of ``kim2022.yaml`` names its parts: MAG's shift,
-the contexts of CMS, the pairs of the contrastive loss, label smoothing on its targets, weight averaging or momentum
-encoders; controls get the audio and vision of other segments.
+The recipe: audio and vision are laid on word pieces (:mod:`msakit.papers.kim2022.inputs`); the text encoder is
+fine-tuned with the shift of :mod:`msakit.models.shifted_bert` inside. Each arm of ``paper.yaml`` names its parts: MAG's
+shift, the contexts of CMS, the pairs of the contrastive loss, label smoothing of its targets, EMA evaluation or a
+momentum teacher; controls get the audio and vision of other segments.
 
 Training follows MAG-BERT: AdamW without decay on biases and norms, linear warm-up over a tenth of the steps, then
-linear decay, squared error. The epoch is chosen by validation loss of the regression alone, so that arms with and
-without the contrastive loss are judged alike. MAG-BERT's own script reports the best test epoch: its predictions are
-kept beside ours, as `prediction_best_test_epoch`, to show the gap.
+linear decay, squared error (cross entropy of classes). The epoch is chosen by the validation loss of the task alone, so
+that arms with and without the contrastive loss are chosen alike. MAG-BERT's own script reports the best test epoch: for
+regression its predictions are kept beside ours, as `prediction_best_test_epoch`, to show the gap. It has no rule for
+classes, so nothing is kept there.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
 import torch
+from pydantic import Field
 from torch import nn
 
 from msakit.data.corpus import Corpus
-from msakit.encoders import resolve_path
-from msakit.models.mag import NONVERBAL
-from msakit.models.shifted_bert import ShiftedBert
-from msakit.papers import facts
+from msakit.models import build_model
+from msakit.papers import arms_of, facts
 from msakit.papers.kim2022.details import BestTestEpoch, embedding_table, embeddings, geometry, shift_table
-from msakit.papers.kim2022.inputs import Inputs, prepare
-from msakit.papers.kim2022.words import Source, describe
-from msakit.runs.jobs import Job, Outcome, prediction_table, reference_jobs, run_jobs
-from msakit.runs.record import Runs
-from msakit.sources import fingerprint
-from msakit.training.loop import fit, predict, set_seed, steps_of_epoch
-from msakit.training.losses import mse, with_contrast
+from msakit.papers.kim2022.inputs import Inputs
+from msakit.runs.arm import Arm
+from msakit.runs.experiment import MEAN, Case, Experiment
+from msakit.runs.jobs import Outcome
+from msakit.runs.store import Runs
+from msakit.strict import Strict
+from msakit.training.loop import Averaging, fit, predict, set_seed, steps_of_epoch
+from msakit.training.losses import loss_named, with_contrast
 from msakit.training.schedules import linear_warmup_decay
 
-logger = logging.getLogger(__name__)
-
 PAPER = "kim2022"
-PAIRS = ("text-audio", "text-vision", "audio-vision")
-AVERAGES = ("none", "ema", "momentum")
-ALIGNMENTS = ("words", "soft")
-# Arms whose seed 0 also keeps its shifts and embeddings, for the figures.
-DETAILED = ("mag", "cms", "cms-clr", "cms-clr-all", "cms-clr-smooth", "cms-clr-smooth-ema")
+VERSION = 1  # raised by hand whenever numbers move
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Sizes and training of one profile; the defaults are MAG-BERT's, and the reconstruction's where it has none."""
+class Settings(Strict):
+    """Training and sizes; the defaults are MAG-BERT's, and the reconstruction's where it has none."""
 
-    epochs: int = 40
-    batch_size: int = 48
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.01  # none on biases and norms
-    warmup: float = 0.1  # share of all steps
-    max_tokens: int = 50
-    beta: float = 1.0  # the shift is at most so many times the word's own length
-    shift_dropout: float = 0.5
-    head_dropout: float = 0.1
-    projection: int = 128  # size of the space of the contrastive loss
-    average_decay: float = 0.999  # of the moving average of weights, a step
-    momentum_decay: float = 0.995  # of the momentum encoders, a step
-    frames: int = 50  # equal parts of an utterance that the soft alignment sees
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"epochs must be at least 1 and batch_size at least 2, not {self.epochs}, {self.batch_size}"
-            )
-
-
-@dataclass(frozen=True)
-class Arm:
-    """The parts of one arm, as ``kim2022.yaml`` names them."""
-
-    shift: str | None  # mag or cms; null for text alone
-    width: int = 1  # of mag: gated shifts a modality
-    contexts: str = "both"  # of cms, see msakit.models.cms
-    pooling: str = "attention"  # of the contexts
-    layer: int = 0  # encoder layer whose input is shifted
-    alignment: str = "words"  # or "soft": no word times are used
-    contrastive: float = 0.0  # weight of the contrastive loss, λ
-    pairs: tuple[str, ...] = ("text-audio", "text-vision")  # of the contrastive loss
-    temperature: float = 0.07  # τ
-    smoothing: float = 0.0  # of the contrastive targets, ε
-    clr_text: str = "pre"  # text side before the shift, or behind it: "post"
-    average: str = "none"  # or "ema": the moving average is evaluated; "momentum": it gives the contrastive keys
-    shuffled: bool = False  # control: audio and vision of another segment
-
-    def __post_init__(self) -> None:
-        for value, choices, what in (
-            (self.average, AVERAGES, "average"),
-            (self.alignment, ALIGNMENTS, "alignment"),
-            *((pair, PAIRS, "pairs") for pair in self.pairs),
-        ):
-            if value not in choices:
-                raise ValueError(f"{what} of an arm names {value!r}: choose from {', '.join(choices)}")
-        if self.average == "momentum" and not self.contrastive:
-            raise ValueError("momentum encoders serve the contrastive loss: give the arm a weight for it")
-
-    @property
-    def contrast(self) -> tuple[str, ...]:
-        """The modalities that the contrastive loss embeds."""
-        return tuple(dict.fromkeys(name for pair in self.pairs for name in pair.split("-"))) if self.contrastive else ()
-
-
-def arms_of_paper() -> dict[str, Arm]:
-    """Every arm of ``kim2022.yaml``, by name."""
-    made = {}
-    for name, parts in facts(PAPER)["arms"].items():
-        values: dict[str, Any] = {
-            key: tuple(value) if key == "pairs" else value for key, value in parts.items() if key != "title"
-        }
-        made[name] = Arm(**values)
-    return made
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(48, ge=2)
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)  # none on biases and norms
+    warmup: float = Field(0.1, ge=0, le=1)  # share of all steps
+    max_tokens: int = Field(50, ge=3)
+    beta: float = Field(1.0, ge=0)  # the shift is at most so many times the word's own length
+    shift_dropout: float = Field(0.5, ge=0, lt=1)
+    head_dropout: float = Field(0.1, ge=0, lt=1)
+    projection: int = Field(128, ge=1)  # size of the space of the contrastive loss
+    average: Literal["none", "ema", "teacher"] = "none"  # EMA evaluation, or keys of the contrastive loss
+    average_decay: float = Field(0.999, ge=0, le=1)  # a step, of EMA evaluation
+    momentum_decay: float = Field(0.995, ge=0, le=1)  # a step, of the momentum teacher
+    frames: int = Field(50, ge=1)  # equal parts of an utterance that the soft alignment attends to
 
 
 def run(
     corpus: Corpus,
-    text_encoder: str,
-    sources: Mapping[str, Source],
+    arms: Mapping[str, Arm],
+    encoders: Mapping[str, Any],
     settings: Settings,
-    arms: Sequence[str],
     seeds: Sequence[int],
     root: Path | str,
+    *,
+    folds: int = 0,
+    test_folds: Sequence[int] | None = None,
+    features: Path | str = "build/features",
 ) -> Runs:
-    """Train the named arms with every seed, skipping what is recorded under ``root``.
+    """Train the arms with every seed, and on every fold, skipping what is recorded under ``root``.
 
     Args:
-        arms: names in ``kim2022.yaml``; none stands for all of them.
-        sources: of audio and of vision, as far as the corpus has them.
+        encoders: name to specification, see :class:`msakit.papers.kim2022.inputs.Inputs`.
+        folds, test_folds: see :class:`msakit.runs.experiment.Experiment`.
+        features: folder of the feature stores.
 
     Raises:
-        ValueError: an unknown arm or modality, classes in place of a sentiment, or arms that need audio or vision that
-            are not there.
+        ValueError: an arm that cannot be trained on this corpus with these encoders and settings.
     """
-    known = arms_of_paper()
-    unknown = [arm for arm in arms if arm not in known]
-    if unknown:
-        raise ValueError(f"no arm {unknown[0]!r}: choose from {', '.join(known)}")
-    chosen = {name: known[name] for name in arms or known}
-    shifting = [name for name, arm in chosen.items() if arm.shift]
-    if shifting and not sources:
-        raise ValueError(f"arm {shifting[0]!r} shifts words by audio or vision: give at least one of them")
-    if corpus.task.kind != "regression":
-        raise ValueError(f"{corpus.folder} has classes, but the method predicts a sentiment: take a corpus of numbers")
-    others = sorted(set(sources) - set(NONVERBAL))
-    if others:
-        raise ValueError(f"no modality {others[0]!r} beside the text: choose from {', '.join(NONVERBAL)}")
-    for name, arm in chosen.items():
-        missing = sorted(set(arm.contrast) - {"text", *sources})
-        if missing:
-            raise ValueError(f"arm {name!r} contrasts {missing[0]}, which is not given: leave the arm out, or give it")
-    inputs = prepare(
-        corpus,
-        text_encoder,
-        sources,
-        settings.max_tokens,
-        aligned=any(arm.shift and arm.alignment == "words" for arm in chosen.values()),
-        parts=settings.frames if any(arm.alignment == "soft" for arm in chosen.values()) else 0,
-    )
-    jobs = reference_jobs(corpus)
-    described = {name: describe(source) for name, source in sources.items()}
-    for name, arm in chosen.items():
-        config = {**asdict(arm), "text_encoder": text_encoder, "inputs": described}
-        for seed in seeds:
-            detailed = name in DETAILED and seed == 0
-            make = partial(train, corpus, inputs, text_encoder, settings, arm, seed, detailed=detailed)
-            jobs.append(Job(name, seed, config, make))
-    return run_jobs(
-        jobs,
-        paper=PAPER,
-        corpus=corpus,
-        settings=asdict(settings),
-        code=fingerprint("papers/kim2022.py"),
-        root=Path(root),
-    )
+    experiment = Experiment(PAPER, VERSION, corpus, settings, seeds, Path(root), folds, test_folds)
+    inputs = Inputs(corpus, list(experiment.table["segment_id"]), encoders, features)
+    for name, arm in arms.items():
+        if arm.model == MEAN:
+            continue
+        inputs.of(arm)
+        if fault := lacks(encoders)(arm) or _fault(arm, experiment.settings_of(arm)):
+            raise ValueError(f"arm {name!r} cannot be trained here: {fault}")
+    cases = [case for name, arm in arms.items() for case in experiment.cases(name, arm)]
+    return experiment.run(cases, inputs.features, partial(train, experiment, inputs), keeps=keeps_artifacts)
 
 
-def build(inputs: Inputs, text_encoder: str, settings: Settings, arm: Arm) -> ShiftedBert:
-    """The untrained model of an arm on the pre-trained encoder."""
-    soft = arm.alignment == "soft"
-    arrays: Mapping[str, Any] = inputs.frames if soft else inputs.on_words
-    dims = {f"d_{name}": arrays[name][0].shape[-1] if arm.shift and name in arrays else 0 for name in NONVERBAL}
-    return ShiftedBert.from_encoder(
-        resolve_path(text_encoder),
-        **dims,
-        shift=arm.shift,
-        layer=arm.layer,
-        beta=settings.beta,
-        shift_dropout=settings.shift_dropout,
-        width=arm.width,
-        contexts=arm.contexts,
-        context_pooling=arm.pooling,
-        soft=soft,
-        contrast=arm.contrast,
-        clr_text=arm.clr_text,
-        projection=settings.projection,
-        head_dropout=settings.head_dropout,
-    )
+def lacks(encoders: Mapping[str, Any]) -> Callable[[Arm], str | None]:
+    """For `msakit.papers.choose_arms`: what an arm asks for and the corpus does not have (its encoder is None)."""
+
+    def missing(arm: Arm) -> str | None:
+        absent = [name for name, each in arm.inputs.items() if encoders.get(each.encoder) is None]
+        if contrast := [name for name in contrasted(arm) if name in absent or name not in arm.inputs]:
+            return f"its contrastive loss compares {contrast[0]}, which is not given"
+        if "text" in absent or 0 < len(absent) == len(arm.inputs) - 1:
+            return f"it reads {', '.join(absent)}, which is not given"
+        return None
+
+    return missing
 
 
-def train(
-    corpus: Corpus,
-    inputs: Mapping[str, Inputs],
-    text_encoder: str,
-    settings: Settings,
-    arm: Arm,
-    seed: int,
-    *,
-    detailed: bool = False,
-) -> Outcome:
-    """One run of an arm; detailed: with the artifacts `shifts` and `embeddings` of the test split."""
-    generator = set_seed(seed)
-    model = build(inputs["train"], text_encoder, settings, arm)
-    batches = {
-        split: ready.batches(
-            settings.batch_size if split == "train" else 256,
-            soft=arm.alignment == "soft" and arm.shift is not None,
-            shuffle=np.random.default_rng(seed) if arm.shuffled else None,
-            generator=generator if split == "train" else None,
-        )
-        for split, ready in inputs.items()
-    }
-    pairs = tuple((pair.split("-")[0], pair.split("-")[1]) for pair in arm.pairs)
-    stages = {"before": embeddings(model, batches["test"])}
+def _fault(arm: Arm, settings: Settings) -> str | None:
+    if settings.average == "teacher" and not contrasted(arm):
+        return "a momentum teacher serves the contrastive loss: give it one"
+    return "this recipe leaves out no batch: set drop_last to false" if arm.protocol.drop_last else None
+
+
+def contrasted(arm: Arm) -> tuple[str, ...]:
+    """The modalities whose embeddings the contrastive loss compares."""
+    pairs = arm.loss.contrastive.pairs if arm.loss.contrastive else []
+    return tuple(dict.fromkeys(modality for pair in pairs for modality in pair.split("-")))
+
+
+def keeps_artifacts(case: Case) -> bool:
+    """Whether shifts and embeddings are kept for figures: of the first run of listed arms and of a reader's own."""
+    listed = case.name in facts(PAPER)["artifacts"] or case.name not in arms_of(PAPER)
+    return listed and case.seed == 0 and (case.fold is None or case.fold.index == 0)
+
+
+def train(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
+    """One run of an arm."""
+    arm, settings, n_classes = case.arm, experiment.settings_of(case.arm), experiment.n_classes
+    generator = set_seed(case.random_seed)
+    contrast, contrastive = contrasted(arm), arm.loss.contrastive
+    shared = settings.model_dump(include={"beta", "shift_dropout", "head_dropout", "projection"})
+    kinds = inputs.kinds(arm, settings)
+    model = build_model(arm.model, kinds, n_classes, arm.args, defaults={**shared, "contrast": contrast})
+    batches = inputs.batches(case, experiment.label, settings, generator)
+    loss_name = arm.loss.name or ("mse" if n_classes is None else "cross_entropy")
+    loss = loss_named(loss_name, n_classes)
+    if contrastive is not None:
+        pairs = [(pair.split("-")[0], pair.split("-")[1]) for pair in contrastive.pairs]
+        loss = with_contrast(loss, contrastive.weight, pairs, contrastive.temperature, contrastive.smoothing)
+    ema, teacher = Averaging(settings.average_decay), Averaging(settings.momentum_decay, "teacher")
     optimizer = torch.optim.AdamW(decayed_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
-    decays = {"none": None, "ema": settings.average_decay, "momentum": settings.momentum_decay}
-    leaked = BestTestEpoch(batches["test"], inputs["test"].label)
+    best_on_test = None if n_classes else BestTestEpoch(batches["test"], experiment.label[case.rows["test"]])
+    stages = {"before": embeddings(model, batches["test"], contrast)}
     result = fit(
         model,
         batches["train"],
         batches["valid"],
-        loss=with_contrast(mse, arm.contrastive, pairs, arm.temperature, arm.smoothing),
+        loss=loss,
         optimizer=optimizer,
         scheduler=linear_warmup_decay(optimizer, settings.epochs * steps_of_epoch(batches["train"]), settings.warmup),
-        scheduler_step="batch",
         epochs=settings.epochs,
-        average=decays[arm.average],
-        average_as="teacher" if arm.average == "momentum" else "judge",
-        on_epoch=leaked,
-        progress=False,
+        averaging={"none": None, "ema": ema, "teacher": teacher}[settings.average],
+        on_epoch=best_on_test,
     )
-    stages["after"] = embeddings(model, batches["test"])
+    stages["after"] = embeddings(model, batches["test"], contrast)
+    tables = [
+        experiment.predictions(case, split, predict(model, batches[split])["prediction"])
+        for split in (["test"] if arm.protocol.leaks else ["valid", "test"])
+    ]
+    tokens = inputs.tokens(arm, settings)
+    measurements = {
+        **geometry(stages),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "truncated_texts": tokens.truncated,
+        "most_tokens": tokens.limit,
+        **experiment.sizes(case),
+    }
+    if best_on_test is not None:
+        tables[-1]["prediction_best_test_epoch"] = best_on_test.prediction
+        measurements["as_published"] = best_on_test.measurement()
     artifacts = {}
-    # Words of a real corpus stay out of what is published.
-    if detailed and arm.shift and corpus.generated:
-        artifacts["shifts"] = shift_table(corpus, model, inputs["test"], batches["test"])
-    if detailed and stages["after"]:
-        artifacts["embeddings"] = embedding_table(corpus, stages["after"])
-    return Outcome(
-        result,
-        "mse",
-        [
-            _predictions(corpus, "valid", model, batches),
-            _predictions(corpus, "test", model, batches, leaked.prediction),
-        ],
-        {
-            "as_published": leaked.measurement(),
-            **geometry(stages),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "truncated": {split: ready.cut for split, ready in inputs.items()},
-        },
-        artifacts,
-    )
-
-
-def _predictions(
-    corpus: Corpus, split: str, model: nn.Module, batches: Mapping[str, Any], leaked: np.ndarray | None = None
-) -> pd.DataFrame:
-    """With the corpus's kind of each segment, and on test the predictions of the best test epoch."""
-    table = prediction_table(corpus, split, predict(model, batches[split])["prediction"])
-    if "kind" in corpus.splits[split].column_names:
-        table["kind"] = list(corpus.splits[split]["kind"])
-    return table if leaked is None else table.assign(prediction_best_test_epoch=leaked)
+    if keeps_artifacts(case):
+        test = experiment.table.iloc[case.rows["test"]]
+        # Words of a real corpus stay out of what is published.
+        if experiment.corpus.generated and hasattr(model, "relative_shifts") and len(kinds) > 1:
+            words = [(inputs.words[row], (tokens.word_ids or [])[row]) for row in case.rows["test"]]
+            artifacts["shifts"] = shift_table(test, model, words, batches["test"])
+        if contrast:
+            artifacts["embeddings"] = embedding_table(test, stages["after"])
+    return Outcome(result, loss_name, tables, measurements, artifacts=artifacts)
 
 
 def decayed_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,81 +1,41 @@
-"""Words, and what is heard and seen at each of them, from whatever a corpus brings.
+"""The words of a segment, and its audio and vision at each of them or in equal parts of its time.
 
-The words of a segment are those of words.csv, else of the column `words` of segments.csv (a JSON list, as the import
-of MAG-BERT's pickles writes it), else its text cut at blanks. Audio and vision come from a feature store (frames with
-times), or from an array of features.npz (:class:`Stored`) that holds a vector a word (MAG-BERT's pickles), equally
-spaced frames (CMU SDK files), or a vector an utterance, which every word then gets.
-
-Frames are averaged over each word by the times of words.csv; for the soft alignment of
-:mod:`msakit.models.layers.soft_alignment`, which needs no times, they are averaged over equal parts of the utterance.
+Words are those of words.csv, else of the column `words` of segments.csv (a JSON list, as the import of MAG-BERT's
+pickles writes it), else the text split at blanks. Audio and vision come from a feature store (frames with times), or
+from an array of features.npz (:class:`Array`). Frames are averaged over each word by the times of words.csv; the soft
+alignment of :mod:`msakit.models.layers.soft_alignment` needs no times and takes means over equal parts of the segment.
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32
+from pydantic import Field
 
 from msakit.data.corpus import Corpus, CorpusError
-from msakit.encoders import load_encoder
-from msakit.features import FeatureStore, average_over_words, extract
+from msakit.features import FeatureStore, average_over_words
+from msakit.strict import Strict
 
-logger = logging.getLogger(__name__)
-
-LEVELS = ("word", "frame", "utterance")
-Vectors = dict[str, Float32[np.ndarray, "_step _dim"]]  # segment -> one row a word, or a frame
+Vectors = dict[str, Float32[np.ndarray, "_step _dim"]]  # by segment; a row a word, or a frame
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One array of the corpus's features.npz.
-
-    level: "word" (row i of a segment is its word i), "frame" (equally spaced, zeros behind the last one), "utterance";
-    seconds: spacing of frames, needed to lay them on words by their times.
-    """
+class Array(Strict):
+    """An array of the corpus's features.npz."""
 
     array: str
-    level: str
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ValueError(f"level of array {self.array!r} is {self.level!r}: choose one of {', '.join(LEVELS)}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ValueError(f"seconds of array {self.array!r} is {self.seconds}: give the spacing of frames, above 0")
+    # word: row i of a segment is its word i; frame: equally spaced, zeros behind the last one; utterance: one vector,
+    # which every word gets
+    level: Literal["word", "frame", "utterance"]
+    seconds: float | None = Field(None, gt=0)  # spacing of frames, needed to lay them on words by their times
 
 
-Source = FeatureStore | Stored
+Source = FeatureStore | Array
 
 
-def open_source(corpus: Corpus, line: dict[str, Any] | str, features: Path | str) -> Source:
-    """The source that a line of a profile names: ``{array: audio, level: word}`` or an encoder's.
-
-    Args:
-        line: with the key `array` the fields of :class:`Stored`, else as :func:`msakit.encoders.load_encoder` takes it.
-        features: folder of the feature stores.
-
-    Raises:
-        ValueError: an unknown level, key or encoder.
-    """
-    if isinstance(line, dict) and "array" in line:
-        unknown = sorted(set(line) - {"array", "level", "seconds"})
-        if unknown or "level" not in line:
-            raise ValueError(f"{line} is no array of words: give array, level ({', '.join(LEVELS)}) and seconds alone")
-        return Stored(**line)
-    return extract(corpus, load_encoder(line), features)
-
-
-def describe(source: Source) -> Any:
-    """What a record says of a source."""
-    return asdict(source) if isinstance(source, Stored) else source.folder.name
-
-
-def spoken(corpus: Corpus) -> dict[str, list[str]]:
+def words_of(corpus: Corpus) -> dict[str, list[str]]:
     """segment -> its words.
 
     Raises:
@@ -87,11 +47,11 @@ def spoken(corpus: Corpus) -> dict[str, list[str]]:
         parts = timed.sort_values(["segment_id", "word_index"]).groupby("segment_id", sort=False)
         known = {str(segment): list(part["word"]) for segment, part in parts}
         texts = zip(table["segment_id"], table["text"], strict=True)
-        silent = [segment for segment, text in texts if segment not in known and str(text).strip()]
-        if silent:
+        missing = [segment for segment, text in texts if segment not in known and str(text).strip()]
+        if missing:
             raise CorpusError(
-                f"{corpus.folder / 'words.csv'} leaves out {len(silent)} segments that have a text, the first of them "
-                f"{silent[0]!r}: add their words, or take the segments out of segments.csv"
+                f"{corpus.folder / 'words.csv'} leaves out {len(missing)} segments that have a text, the first of them "
+                f"{missing[0]!r}: add their words, or take the segments out of segments.csv"
             )
         return {segment: known.get(segment, []) for segment in table["segment_id"]}
     if "words" not in table:
@@ -107,18 +67,20 @@ def spoken(corpus: Corpus) -> dict[str, list[str]]:
         ) from error
 
 
-def on_words(corpus: Corpus, modality: str, source: Source, words: Mapping[str, Sequence[str]]) -> Vectors:
+def on_words(corpus: Corpus, modality: str, source: Source, layer: int, words: Mapping[str, Sequence[str]]) -> Vectors:
     """One vector a word, zeros where nothing was recorded at it.
+
+    layer: of a feature store.
 
     Raises:
         CorpusError: word times are needed and missing, or the array is not there or has too few rows.
     """
     if isinstance(source, FeatureStore):
-        found = average_over_words(source, _timed(corpus, modality))
+        found = average_over_words(source, _timed(corpus, modality), layer)
         return {segment: found.get(segment, np.zeros((0, source.dim), np.float32)) for segment in words}
-    values = _array(corpus, source)
+    values = _rows(corpus, source)
     if source.level == "utterance":
-        return {s: np.repeat(values[s], len(listed), axis=0) for s, listed in words.items()}
+        return {segment: np.repeat(values[segment], len(listed), axis=0) for segment, listed in words.items()}
     if source.level == "word":
         short = [segment for segment, listed in words.items() if len(values[segment]) < len(listed)]
         if short:
@@ -137,14 +99,13 @@ def on_words(corpus: Corpus, modality: str, source: Source, words: Mapping[str, 
     return {segment: found.get(segment, values[segment][:0]) for segment in words}
 
 
-def in_parts(corpus: Corpus, source: Source, count: int) -> Vectors:
+def in_parts(corpus: Corpus, source: Source, layer: int, count: int) -> Vectors:
     """Each segment's frames averaged over `count` equal parts of its time; fewer frames than parts are repeated."""
     if isinstance(source, FeatureStore):
-        raw = {
-            str(segment): source.frames(str(segment), 0).astype(np.float32) for segment in corpus.table()["segment_id"]
-        }
+        segments = corpus.table()["segment_id"]
+        raw = {str(segment): source.frames(str(segment), layer).astype(np.float32) for segment in segments}
     else:
-        raw = _array(corpus, source)
+        raw = _rows(corpus, source)
         if source.level != "utterance":
             raw = {segment: _used(values) for segment, values in raw.items()}
     return {segment: equal_parts(values, count) for segment, values in raw.items()}
@@ -160,23 +121,6 @@ def equal_parts(frames: Float[np.ndarray, "time dim"], count: int) -> Float32[np
     return ((sums[ends] - sums[starts]) / (ends - starts)[:, None]).astype(np.float32)
 
 
-def standardised(vectors: Vectors, known: set[str]) -> Vectors:
-    """Each dimension to mean 0 and deviation 1 over the rows of the known (training) segments.
-
-    Rows of zeros, at which nothing was recorded, stay zero and have no part in it.
-    """
-    rows = np.concatenate([values for segment, values in vectors.items() if segment in known])
-    recorded = rows[rows.any(1)]
-    if not len(recorded):
-        return vectors
-    mean, deviation = recorded.mean(0), recorded.std(0)
-    scale = np.where(deviation > 0, deviation, 1)
-    return {
-        segment: np.where(values.any(1, keepdims=True), (values - mean) / scale, 0).astype(np.float32)
-        for segment, values in vectors.items()
-    }
-
-
 def _timed(corpus: Corpus, modality: str) -> pd.DataFrame:
     timed = corpus.words()
     if timed is None:
@@ -188,12 +132,12 @@ def _timed(corpus: Corpus, modality: str) -> pd.DataFrame:
     return timed
 
 
-def _array(corpus: Corpus, source: Stored) -> Vectors:
-    """segment -> rows of a stored array; an utterance's vector is one row."""
+def _rows(corpus: Corpus, source: Array) -> Vectors:
+    """segment -> rows of an array; an utterance's vector is one row."""
     arrays = corpus.features() or {}
     if source.array not in arrays:
-        there = ", ".join(arrays) or "nothing"
-        raise CorpusError(f"{corpus.folder}/features.npz has no array {source.array!r} (it has {there}): name one")
+        choices = ", ".join(arrays) or "nothing"
+        raise CorpusError(f"{corpus.folder}/features.npz has no array {source.array!r} (it has {choices}): name one")
     values = arrays[source.array]
     if values.ndim != (2 if source.level == "utterance" else 3):
         wanted = "[segment, dim]" if source.level == "utterance" else "[segment, step, dim]"
