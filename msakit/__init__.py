@@ -2,7 +2,7 @@
 
 The package is a row of rooms, each importing only from those before it:
 
-    data -> encoders -> features -> fusion -> training -> records -> reporting, papers
+    data -> encoders -> features -> models -> training -> runs -> evaluation -> reporting -> papers/<paper>
 
 Nothing heavy is imported here; import the module you need, for example ``from msakit.data import open_corpus``.
 """

@@ -17,11 +17,12 @@ ROOMS = (
     ("features",),
     ("models",),
     ("training",),
+    ("predictor",),
     ("runs",),
     ("evaluation",),
     ("reporting",),
     ("papers",),
-    ("audit", "predictor", "explore", "profiles", "notebook", "cli"),
+    ("audit", "explore", "profiles", "notebook", "cli"),
 )
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
 MODULE = re.compile(r"(msakit(?:\.\w+)+)(?::\w+)?")  # what a registry's string looks like
