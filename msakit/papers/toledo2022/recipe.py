@@ -24,10 +24,10 @@ from msakit.encoders.outputs import text_vectors
 from msakit.encoders.tokens import tokenize
 from msakit.models import Pretrained, build_model
 from msakit.models.clip import ClipClassifier, zero_shot
-from msakit.papers import facts
+from msakit.papers import arms_of, facts
 from msakit.papers.toledo2022 import artifacts, costs
 from msakit.papers.toledo2022.inputs import ZERO_SHOT, Inputs
-from msakit.runs.arm import Arm, Protocol, args_of
+from msakit.runs.arm import MEAN, Arm, Protocol, args_of
 from msakit.runs.experiment import Case, Experiment
 from msakit.runs.jobs import Outcome
 from msakit.runs.store import Runs
@@ -118,10 +118,12 @@ def low_resource(arms: Mapping[str, Arm], shares: Sequence[int]) -> dict[str, Ar
 
 
 def lacks(encoders: Mapping[str, Any]) -> Callable[[Arm], str | None]:
-    """For `msakit.papers.choose_arms`: the encoder that an arm reads and that is not given."""
+    """For `msakit.papers.choose_arms`: the encoder that an arm, or a part of a mean, reads and that is not given."""
+    known = arms_of(PAPER)
 
     def missing(arm: Arm) -> str | None:
-        names = [each.encoder for each in arm.inputs.values() if not encoders.get(each.encoder)]
+        parts = [known[name] for name in arm.args["of"] if name in known] if arm.model == MEAN else [arm]
+        names = [each.encoder for part in parts for each in part.inputs.values() if not encoders.get(each.encoder)]
         return f"the encoder {names[0]!r} is not given" if names else None
 
     return missing

@@ -410,8 +410,8 @@ def test_an_encoder_that_is_not_given_is_named(corpora, encoders, store, tmp_pat
     few = {"text": encoders["text"], "clip": ""}
     with pytest.raises(ValueError, match="'clip-probe' cannot be trained here: the encoder 'clip' is not given"):
         choose_arms("toledo2022", ["clip-probe"], lacks=recipe.lacks(few))
-    assert list(choose_arms("toledo2022", None, lacks=recipe.lacks(few))) == ["text-only", "late-fusion", *(
-        ["text-only.as-published", "late-fusion.as-published"])]  # fmt: skip
+    left = choose_arms("toledo2022", None, lacks=recipe.lacks(few))
+    assert list(left) == ["text-only", "text-only.as-published"]
     arms = choose_arms("toledo2022", ["clip-probe"])
     with pytest.raises(ValueError, match="the encoder 'clip' is not given: there are text"):
         recipe.run(corpora["posts"], arms, few, SETTINGS, [0], tmp_path / "runs", features=store)
