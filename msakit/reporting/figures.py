@@ -33,6 +33,7 @@ from msakit.runs.store import Runs
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
 DPI = 180
+LABEL = 44  # letters of an arm's label on one line
 DATA = "data.json"  # the plotted data of all figures of a folder
 # Okabe & Ito 2008, without yellow (too light for lines on white); the order of first use.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -242,19 +243,20 @@ def arm_figure(
     groups: dict[str, dict[str, str]] = {}
     for arm in shown:
         called = (titles or {}).get(arm, records[arm].title)
-        groups.setdefault(records[arm].definition.group, {})[arm] = called
+        groups.setdefault(records[arm].definition.group, {})[arm] = wrapped(called, LABEL)
     data = scores(runs.select(arm=shown), metric)[["arm", "seed", "fold", "value"]].dropna(axis=1, how="all")
     found = {name: reference_value(runs, name, metric) for name in ("oracle", "constant")}
     lines = {name: value for name, value in found.items() if value is not None}
     height = 0.75 + 0.24 * len(shown) + 0.3 * (len(groups) - 1)
     with style():
         figure, axes = plt.subplots(
-            len(groups), 1, figsize=(0.75 * PAGE, height), squeeze=False, sharex=True,
+            len(groups), 1, figsize=(0.85 * PAGE, height), squeeze=False, sharex=True,
             height_ratios=[len(arms) + 0.5 for arms in groups.values()],
         )  # fmt: skip
         for ax, (group, arms) in zip(axes[:, 0], groups.items(), strict=True):
             arm_points(ax, data, metric, arms, lines)
-            ax.set_title(group, loc="left", fontsize=7.5, pad=12 if ax is axes[0, 0] else 3)
+            title = ax.set_title(group, loc="left", fontsize=7.5, pad=12 if ax is axes[0, 0] else 3)
+            title.set_in_layout(False)  # a long one takes no room from the axes
             if ax is not axes[0, 0]:
                 for label in list(ax.texts):
                     label.remove()
