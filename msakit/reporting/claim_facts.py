@@ -9,8 +9,8 @@ A claim in the YAML::
       family: layers
       comparisons:
         text:
-          a: {intermediate: {group: "Encoder, single layer", modalities: text}}
-          b: {last: {group: "Encoder, single layer", modalities: text}}
+          a: {intermediate: {group: "Encoder, single layer", encoders: text}}
+          b: {last: {group: "Encoder, single layer", encoders: text}}
         together: {a: [best-text-audio-vision, best-text-audio], b: [output-text-audio-vision, output-text-audio]}
 
 Each side of a comparison is an arm's name, or one of a selection of arms (:class:`Selection`: facts of their records,
@@ -48,6 +48,7 @@ class Selection(Strict):
     group: str | None = None
     model: str | None = None
     modalities: str | None = None  # "text", "text+audio"
+    encoders: str | None = None  # the experiment's names of them, in the same form
     protocol: str | None = None  # its name
     share: int | None = None  # per cent of the training split
     like: str | None = None  # what their definitions are like
@@ -60,6 +61,7 @@ class Selection(Strict):
             "group": record.definition.group,
             "model": record.definition.model,
             "modalities": "+".join(record.modalities),
+            "encoders": "+".join(feature.encoder for feature in record.features.values()),
             "protocol": record.definition.protocol.name,
             "share": record.definition.protocol.share,
         }

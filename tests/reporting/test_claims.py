@@ -227,6 +227,7 @@ def test_arms_by_facts_of_their_records(tmp_path):
     assert resolve("last", group="Single layer", modalities="audio") is None  # a single one is not the last
     assert resolve("chosen", group="Single layer", modalities="audio") == "other"
     assert resolve("chosen", group="Nothing") is None
+    assert (resolve("last", encoders="text"), resolve("last", encoders="bert")) == ("x10", None)
     assert resolve("chosen", like="x3") == "variant"
     assert resolve("chosen", arms=["mixed", "x2"]) == "mixed"
     assert resolve("chosen", arms=["variant", "x2"], modalities="text") == "variant"
