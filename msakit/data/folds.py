@@ -5,6 +5,7 @@ a csv (segment_id and its fold or rank), so that the same runs are drawn again e
 corpus any more is an error, never silently drawn anew, since results of old and new folds would mix.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,11 +104,14 @@ class Partitions:
                 splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
                 parts = splitter.split(table, self._strata(table["label"]), table["video_id"])
             home = np.zeros(len(table), dtype=int)
-            for number, (_, test) in enumerate(parts):
-                home[test] = number
-            if len(np.unique(home)) < count:
-                videos = table["video_id"].nunique()
-                raise CorpusError(f"{self.corpus.folder}: {videos} videos do not fill {count} folds: ask for fewer")
+            try:
+                with warnings.catch_warnings():
+                    # A class, or a part of the range, may have fewer segments than there are folds.
+                    warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+                    for number, (_, test) in enumerate(parts):
+                        home[test] = number
+            except ValueError as error:
+                raise CorpusError(f"{self.corpus.folder}: no {count} folds ({error}): ask for fewer") from error
             return home
 
         path = self.folder / f"{kind}-{count}.csv"
