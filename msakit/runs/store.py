@@ -19,6 +19,7 @@ significant digits.
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -103,6 +104,11 @@ class Run:
             choices = ", ".join(self.record.artifacts) or "none"
             raise RecordError(f"{self.where}: no artifact {name!r} (there are: {choices}); {MEND}")
         return self._checked(name, self.record.artifacts[name])
+
+    def check(self) -> None:
+        """Raises RecordError if a table is missing or not the one of its record."""
+        for name, info in {PREDICTIONS: self.record.predictions, **self.record.artifacts}.items():
+            self._checked(name, info)
 
     def _checked(self, name: str, info: TableInfo) -> pd.DataFrame:
         table = self._tables.read(name, info)
@@ -360,9 +366,8 @@ def finished(root: Path, record: Record) -> bool:
         return False
     try:
         run = read_run(path)
-        for name in run.record.artifacts:
-            run.artifact(name)
-        return run.record.key == record.key and not run.predictions.empty
+        run.check()
+        return run.record.key == record.key
     except RecordError as error:
         log.warning("%s (counted as not finished)", error)
         return False
@@ -458,7 +463,8 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
     """Write the packed form of the runs, paper by paper, into an empty folder.
 
     previous: runs published before. Where one of them came out the same (an equal record), how it ran is kept as it was
-    then, so that a reproduction in which no number moved changes no file.
+    then; where all of a paper did, its files are kept, which another version of a library might write otherwise. So a
+    reproduction in which no number moved changes no file.
 
     Raises:
         RecordError: a run's tables are not those of its record.
@@ -467,6 +473,9 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
     papers = dict.fromkeys(run.record.paper for run in runs)
     for paper in papers:
         part = [run for run in runs if run.record.paper == paper]
+        if previous is not None and _published_alike(part, previous.select(paper=paper)):
+            shutil.copytree(previous.where / paper, folder / paper)
+            continue
         records, runtimes, tables = [], [], dict[str, list[pd.DataFrame]]()
         for run in part:
             same = before.get(run.record.identity)
@@ -481,6 +490,21 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
         write_atomically(folder / paper / "runtime.jsonl", b"".join(runtimes))
         for name, each in tables.items():
             write_atomically(folder / paper / f"{name}.parquet", _parquet(each))
+
+
+def _published_alike(runs: Sequence[Run], previous: Runs) -> bool:
+    """Whether files published before hold just these runs, and whole."""
+    if [run.record for run in runs] != [run.record for run in previous]:
+        return False
+    try:
+        for run in previous:
+            if not isinstance(run._tables, _Packed):
+                return False
+            run.check()
+    except RecordError as error:
+        log.warning("%s: packed anew", error)
+        return False
+    return True
 
 
 def _owned(record: Record, table: pd.DataFrame) -> pd.DataFrame:

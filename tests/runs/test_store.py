@@ -153,6 +153,24 @@ def test_how_unchanged_runs_ran_is_kept(root, packed, tmp_path):
     }  # fmt: skip
 
 
+def test_files_that_hold_the_same_runs_are_kept(root, packed, tmp_path):
+    """Another version of a library writes the same table as other bytes."""
+    path = packed / "ando2022" / "predictions.parquet"
+    pd.read_parquet(path).to_parquet(path, compression="gzip")
+    whole = contents(packed)
+    pack(read_runs(root), tmp_path / "kept", previous=read_runs(packed))
+    assert contents(tmp_path / "kept") == whole
+    path.write_bytes(path.read_bytes()[:-9])
+    pack(read_runs(root), tmp_path / "anew", previous=read_runs(packed))
+    assert contents(tmp_path / "anew").keys() == whole.keys()
+    (tmp_path / "one").mkdir()
+    pack(read_runs(root).select(arm="memes"), tmp_path / "one", previous=read_runs(tmp_path / "kept"))
+    assert [run.record.arm for run in read_runs(tmp_path / "one")] == ["memes"]
+    for folder in ("anew", "one"):
+        for run in read_runs(tmp_path / folder):
+            run.check()
+
+
 def test_large_seeds_and_empty_tables_are_packed(tmp_path):
     write_run(tmp_path / "a", record(seed=2**40), runtime(), predictions(), {"attention": ATTENTION.head(0)})
     write_run(tmp_path / "a", record(seed=1), runtime(), predictions(), {"attention": ATTENTION})
