@@ -56,7 +56,8 @@ def best_layers(runs: Runs) -> dict[int, dict[str, int]]:
     """
     best: dict[int, dict[str, int]] = {}
     for (fold, encoder), part in layer_runs(runs).groupby(["fold", "encoder"], sort=False):
-        best.setdefault(int(str(fold)), {})[str(encoder)] = int(part.groupby("layer")["valid_loss"].mean().idxmin())
+        means = part.groupby("layer")["valid_loss"].mean()
+        best.setdefault(int(str(fold)), {})[str(encoder)] = int(str(means.idxmin()))
     return best
 
 

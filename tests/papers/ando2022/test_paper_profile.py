@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from transformers import (
     BertConfig,
     BertModel,
@@ -29,15 +28,23 @@ from transformers import (
 from msakit.data.corpus import load_corpus
 from msakit.data.importers import import_corpus
 from msakit.encoders.pretrain.common import word_pieces
-from msakit.notebook import resolve, settings_of, template_declarations
-from msakit.papers import facts
-from msakit.papers.ando2022.recipe import recipe as ando2022
-from msakit.papers.ando2022.recipe import tables as report
+from msakit.notebook import resolve, template_declarations, with_preset
+from msakit.papers import choose_arms
+from msakit.papers.ando2022 import recipe
+from msakit.papers.ando2022.inputs import Inputs, extract_all
+from msakit.papers.ando2022.tables import tables
+from msakit.profiles import load_profile
 from msakit.reporting.tables import to_markdown
+from msakit.strict import parse
 
-ROOT = Path(__file__).parents[2]
-PARAMETERS = yaml.safe_load((ROOT / "workflow/profiles/paper.yaml").read_text())["notebooks"]["ando2022"]["parameters"]
-CASES = [PARAMETERS, *(PARAMETERS | other for other in PARAMETERS["also"])]
+ROOT = Path(__file__).parents[3]
+DECLARED = template_declarations(ROOT / "notebooks/experiments/ando2022.ipynb")
+PARAMETERS = with_preset(DECLARED, resolve(DECLARED, {}), load_profile("paper").parameters("ando2022"), "paper")
+CASES = {
+    Path(folder).name: {kind: PARAMETERS[kind] | other.get(kind, {}) for kind in ("encoders", "settings")}
+    for folder in PARAMETERS["corpora"]
+    for other in [PARAMETERS["by_corpus"].get(Path(folder).name, {})]
+}
 BLOCKS = 2  # of each stand-in, instead of 24
 KEPT = {"train": 2, "valid": 1, "test": 1}  # videos a split of the generated corpus that lends its media
 DIMS = {"text": 6, "audio": 5, "vision": 4}  # of the SDK's features, instead of 300, 74, 35
@@ -154,51 +161,46 @@ def stand_in(specs: dict, place: Path, checkpoints: dict[str, str]) -> dict:
 
 
 def test_the_profile_says_what_the_paper_used():
-    assert [Path(case["corpus"]).name for case in CASES] == ["cmu-mosi", "cmu-mosei"]
-    sizes = {Path(case["corpus"]).name: settings_of(ando2022.Settings, case["settings"]) for case in CASES}
+    assert list(CASES) == ["cmu-mosi", "cmu-mosei"]
+    sizes = {name: parse(recipe.Settings, case["settings"], name) for name, case in CASES.items()}
     assert (sizes["cmu-mosi"].width, sizes["cmu-mosi"].embedding) == (128, 64)
     assert (sizes["cmu-mosei"].width, sizes["cmu-mosei"].embedding) == (256, 128)
-    for case, settings in zip(CASES, sizes.values(), strict=True):
+    assert sizes["cmu-mosi"] == recipe.Settings(), "the defaults are the published settings"
+    for name, settings in sizes.items():
         assert (settings.heads, settings.dropout, settings.batch_size, settings.spec_augment) == (4, 0.2, 16, True)
         assert (settings.epochs, settings.warmup_epochs, settings.cosine_epochs) == (50, 10, 50)
         assert settings.learning_rate == 1e-4
-        assert case["seeds"] == [0, 1, 2, 3, 4]
-        assert case["layers"] == list(range(1, 25))
-        assert case["encoders"]["audio"]["every"] == 10
-        assert (case["encoders"]["vision"]["fps"], case["encoders"]["vision"]["face_size"]) == (3, 256)
-    declared = template_declarations(ROOT / "notebooks/experiments/ando2022.ipynb")
-    for case in CASES:
-        resolve(declared, case)
+        encoders = CASES[name]["encoders"]
+        assert encoders["audio"]["every"] == 10
+        assert (encoders["vision"]["fps"], encoders["vision"]["face_size"]) == (3, 256)
+    assert PARAMETERS["seeds"] == [0, 1, 2, 3, 4]
+    assert PARAMETERS["layers"] == list(range(1, 25))
+    assert PARAMETERS["arms"] is None
 
 
-@pytest.mark.parametrize("case", CASES, ids=["cmu-mosi", "cmu-mosei"])
-def test_every_arm_of_the_profile_runs(case, place, checkpoints, segments, tmp_path):
-    corpus = load_corpus(place / case["corpus"])
+@pytest.mark.parametrize("name", list(CASES))
+def test_every_arm_of_the_profile_runs(name, place, checkpoints, segments, tmp_path):
+    corpus = load_corpus(place / "data" / name)
+    assert corpus.name == name, "by_corpus goes by this name"
     assert {split: len(rows) for split, rows in corpus.splits.items()} == dict(segments["split"].value_counts())
-    encoded, conventional = (
-        ando2022.extract_all(corpus, stand_in(case[kind], place, checkpoints), tmp_path / "features")
-        for kind in ("encoders", "conventional")
-    )
-    assert {name: store.n_layers for name, store in encoded.items()} == dict.fromkeys(DIMS, BLOCKS + 1)
-    assert {name: store.dim for name, store in conventional.items()} == DIMS
-    for store in (*encoded.values(), *conventional.values()):
+    stores = extract_all(corpus, stand_in(CASES[name]["encoders"], place, checkpoints), tmp_path / "features")
+    for modality, dim in DIMS.items():
+        assert stores[modality].n_layers == BLOCKS + 1
+        assert stores[f"conventional-{modality}"].dim == dim
+    for store in stores.values():
         assert (store.segments["status"] == "ok").all(), store.folder
     small = {"width": 8, "embedding": 4, "epochs": 1, "warmup_epochs": 1, "cosine_epochs": 1, "batch_size": 4}
-    settings = settings_of(ando2022.Settings, case["settings"] | small)
-    layers = [layer for layer in case["layers"] if layer <= BLOCKS]
-    runs = ando2022.run(
-        corpus, encoded, conventional, settings, case["seeds"][:1], tmp_path / "runs", layers=layers, arms=case["arms"]
-    )
-    named = [arm for family in facts("ando2022")["families"].values() for arm in family["arms"]]
-    expected = {arm.replace("<N>", str(layer)) for arm in named for layer in layers}
-    assert set(runs.frame["arm"]) == expected | {"constant"}
-    assert len(expected) == 3 * BLOCKS + 4 * 11 + 6
+    settings = parse(recipe.Settings, CASES[name]["settings"] | small, name)
+    layers = [layer for layer in PARAMETERS["layers"] if layer <= BLOCKS]
+    arms = choose_arms("ando2022", PARAMETERS["arms"], lacks=Inputs(stores, layers).lacks)
+    runs = recipe.run(corpus, arms, stores, settings, PARAMETERS["seeds"][:1], tmp_path / "runs", layers=layers)
+    assert set(runs.frame["arm"]) == {*arms, "constant"}
+    assert len(arms) == 3 * BLOCKS + 4 * 11 + 6
     weights = runs.select(arm="weighted-text-audio-vision").runs[0].record.measurements["layer_weights"]
-    assert {name: len(values) for name, values in weights.items()} == dict.fromkeys(DIMS, BLOCKS)
-    tables = report.tables(runs)
-    arms = to_markdown(tables[corpus.name])
+    assert {modality: len(values) for modality, values in weights.items()} == dict.fromkeys(DIMS, BLOCKS)
+    text = to_markdown(tables(runs)[corpus.name])
     for row in ("conventional", "conventional, BERT text", "output layer", "mid-best layers", "weighted"):
-        assert f"{row} [C]" in arms
-    assert "the reverse of its own raw score files" in arms
-    assert "Generated data" not in arms
+        assert f"{row} [C]" in text
+    assert "the reverse of its own raw score files" in text
+    assert "Generated data" not in text
     assert len(list((tmp_path / "heads/ando2022" / corpus.name).iterdir())) == 7
