@@ -183,18 +183,18 @@ def _binned(title: str, scorer: str, bins: Binning, subset: Subset = everything,
         return weigh.class_score(scorer, *compared(prediction[kept], label[kept]), weights[:, kept], **options)
 
     def compared(prediction: Array, label: Array) -> tuple[Array, Array]:
-        true, guess = bins(label), bins(prediction)
-        return (guess, true) if swapped else (true, guess)
+        true, predicted = bins(label), bins(prediction)
+        return (predicted, true) if swapped else (true, predicted)
 
     return Metric(function, "up", title, weighted)
 
 
-def _sklearn(scorer: str, true: Array, guess: Array, **options: Any) -> float:
+def _sklearn(scorer: str, true: Array, predicted: Array, **options: Any) -> float:
     from sklearn import metrics
 
     # Macro recall is a mean over the classes among the labels: a class that is only predicted has no recall.
     labels = {"labels": np.unique(true)} if scorer == "recall_score" else {}
-    return float(getattr(metrics, scorer)(true, guess, zero_division=0, **labels, **options))
+    return float(getattr(metrics, scorer)(true, predicted, zero_division=0, **labels, **options))
 
 
 def _f1w(title: str, bins: Binning, subset: Subset = everything, swapped: bool = False) -> Metric:
@@ -212,18 +212,18 @@ def _decided(title: str, decide: Callable[[Array], Array], scorer: str | None, b
         n = len(label)
         if n == 0 or not np.isfinite(prediction).all() or (binary and prediction.shape[1] != 2):
             return Score(float("nan"), n)
-        guess = decide(prediction)
+        predicted = decide(prediction)
         if scorer is None:
-            return Score(float((guess == label).mean()), n)
-        return Score(_sklearn(scorer, label, guess, **options), n)
+            return Score(float((predicted == label).mean()), n)
+        return Score(_sklearn(scorer, label, predicted, **options), n)
 
     def weighted(prediction: Array, label: Array, weights: Array) -> Array:
         if binary and prediction.shape[1] != 2:
             return np.full(len(weights), np.nan)
-        guess = decide(prediction)
+        predicted = decide(prediction)
         if scorer is None:
-            return weigh.mean((guess == label).astype(float), np.ones(len(label), dtype=bool), weights)
-        return weigh.class_score(scorer, label.astype(int), guess, weights, **options)
+            return weigh.mean((predicted == label).astype(float), np.ones(len(label), dtype=bool), weights)
+        return weigh.class_score(scorer, label.astype(int), predicted, weights, **options)
 
     return Metric(function, "up", title, weighted, kind="classification")
 

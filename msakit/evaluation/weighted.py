@@ -40,7 +40,7 @@ def correlation(
 def class_score(
     scorer: str,
     true: Int[np.ndarray, " segments"],
-    guess: Int[np.ndarray, " segments"],
+    predicted: Int[np.ndarray, " segments"],
     weights: Weights,
     average: str = "binary",
 ) -> Values:
@@ -52,8 +52,8 @@ def class_score(
     """
     if scorer not in ("f1_score", "recall_score") or average not in ("macro", "weighted", "binary"):
         raise ValueError(f"no weighted {scorer} with average={average!r}; use f1_score or recall_score")
-    classes = np.union1d(true, guess)
-    labelled, answered = true[:, None] == classes, guess[:, None] == classes
+    classes = np.union1d(true, predicted)
+    labelled, answered = true[:, None] == classes, predicted[:, None] == classes
     hit, label, answer = (weights @ each.astype(float) for each in (labelled & answered, labelled, answered))
     value = _share(hit, label, empty=0.0) if scorer == "recall_score" else _share(2 * hit, label + answer, empty=0.0)
     total = weights.sum(axis=1)

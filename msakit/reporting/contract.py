@@ -1,8 +1,8 @@
 """What reporting is handed of a paper: its facts, its published numbers, its tables and its figures.
 
-Reporting knows no paper. Whoever needs papers takes a mapping from name to :class:`Paper`; ``msakit.papers.load`` makes
-one. Tables, figures and claims are made from recorded runs (:class:`msakit.runs.store.Runs`) and these facts alone, and
-never from an arm's name: what an arm is stands in its records.
+Reporting knows no paper. Whoever needs papers takes a mapping from name to :class:`Paper`. Tables, figures and claims
+are made from recorded runs (:class:`msakit.runs.store.Runs`) and these facts alone, and never from an arm's name: what
+an arm is stands in its records.
 
 Facts (``papers/<paper>/paper.yaml``) that reporting reads:
 

@@ -1,11 +1,11 @@
 """Numbers in the README are copies of published ones, filled in by this module: none of them is typed.
 
-A table stands between ``<!-- table: results/mini/tables/kim2022/mini-mosi.md -->`` and ``<!-- end -->``; what is in
+A table stands between ``<!-- table: results/mini/tables/PAPER/mini-mosi.md -->`` and ``<!-- end -->``; what is in
 between is replaced by that file, without its heading. A number within a sentence stands in the same way behind ::
 
     <!-- number: results/mini/manifest.json seconds .0f -->
     <!-- number: results/cmu-mosi/claims.json claims/id=joint-matches/comparisons/comparison=VisualBERT/effect +.3f -->
-    <!-- number: results/mini/tables/kim2022/mini-mosi.csv arm=cms&metric=mae/mean -->
+    <!-- number: results/mini/tables/PAPER/mini-mosi.csv arm=mag&metric=mae/mean -->
 
 that is a JSON or csv file, the way to the value (keys, positions, or what an item of a list must hold), and a format.
 """

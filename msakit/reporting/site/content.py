@@ -96,7 +96,7 @@ def _sorted(folder: Path, pattern: str) -> list[Path]:
 
 
 def short_name(facts: Mapping[str, Any], paper: str) -> str:
-    """“Ando et al. 2022”, as papers are spoken of; the year is that of the paper's name."""
+    """“First et al. 2022”, as papers are spoken of; the year is that of the paper's name."""
     authors = str(facts["authors"]).split(", ")
     who = f"{authors[0]} et al." if len(authors) > 2 else " & ".join(authors)
     year = re.search(r"\d{4}", paper)

@@ -110,9 +110,9 @@ def table(soup: BeautifulSoup, label: str, first: str = "Arm") -> Tag:
     caption = soup.new_tag("caption", attrs={"class": "unseen"})
     caption.string = label
     found.insert(0, caption)
-    for place, head in enumerate(found.find_all("th")):
+    for index, head in enumerate(found.find_all("th")):
         head["scope"] = "col"
-        if place == 0 and not head.get_text(strip=True):
+        if index == 0 and not head.get_text(strip=True):
             head.string = first
     for row in found.find_all("tr"):
         cells = row.find_all("td")
