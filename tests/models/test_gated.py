@@ -5,7 +5,7 @@ import torch
 from tiny_models import generator, packed
 
 from msakit.models.gated import MODALITIES, AttentivePooling, GatedFusion, WeightedLayers
-from msakit.models.layers.packed import Packed, frame_positions, layout_of, length_mask, pad, segment_of_frame, unpad
+from msakit.models.layers.packed import Packed, layout_of
 
 DIMS = {"text": 7, "audio": 5, "vision": 11}
 LENGTHS = {"text": [3, 13, 1, 2, 5], "audio": [2, 1, 4, 0, 3], "vision": [1, 6, 2, 2, 17]}
@@ -117,7 +117,7 @@ def test_batch_order_permutes_the_outputs_across_pooling_blocks():
     torch.testing.assert_close(net(shuffled)["prediction"], net(inputs)["prediction"][order], rtol=1e-5, atol=1e-6)
 
 
-def test_a_segment_does_not_see_its_company_nor_its_padding():
+def test_a_segment_sees_neither_the_others_nor_its_padding():
     net, inputs = model(), batch()
     together = net(inputs)
     for row in range(5):
@@ -125,7 +125,7 @@ def test_a_segment_does_not_see_its_company_nor_its_padding():
         for m, (frames, lengths, _) in inputs.items():
             start = int(lengths[:row].sum())
             alone[m] = Packed(frames[start : start + int(lengths[row])], lengths[row : row + 1])
-        for key in ("prediction", "gates", "z", *alone):
+        for key in ("prediction", "gates", "fused", *alone):
             torch.testing.assert_close(net(alone)[key][0], together[key][row], rtol=1e-5, atol=1e-6)
     longest = {m: Packed(p.frames, p.lengths, layout_of(p.lengths)._replace(longest=40)) for m, p in inputs.items()}
     torch.testing.assert_close(net(longest)["prediction"], together["prediction"], rtol=1e-5, atol=1e-6)
@@ -136,8 +136,8 @@ def test_outputs_and_their_ranges():
     assert output["gates"].shape == (5, 2)
     assert ((output["gates"] > 0) & (output["gates"] < 1)).all()
     assert output["vision"].shape == (5, 6)
-    assert output["z"].shape == (5, 6)
-    sums = torch.zeros(5, 3).index_add(0, segment_of_frame(torch.tensor(LENGTHS["text"])), output["attention_text"])
+    assert output["fused"].shape == (5, 6)
+    sums = torch.zeros(5, 3).index_add(0, layout_of(torch.tensor(LENGTHS["text"])).owner, output["attention_text"])
     torch.testing.assert_close(sums, torch.ones(5, 3))
 
 
@@ -148,7 +148,7 @@ def test_gates_belong_to_their_modality():
         net.decoder.gates.bias.copy_(torch.tensor([0.0, -100.0, 100.0]))  # vision, audio, text
         output = net(inputs)
     assert output["gates"][0].tolist() == pytest.approx([0, 1], abs=1e-6)  # audio, text
-    torch.testing.assert_close(output["z"], output["text"])
+    torch.testing.assert_close(output["fused"], output["text"])
 
 
 def test_a_segment_without_frames_has_a_zero_embedding_and_finite_gradients():
@@ -178,15 +178,3 @@ def test_save_and_load(tmp_path):
     net.save_pretrained(tmp_path)
     again = GatedFusion.from_pretrained(tmp_path).eval()
     assert torch.equal(again(batch(layers=layers))["prediction"], net(batch(layers=layers))["prediction"])
-
-
-def test_packed_helpers_by_hand():
-    lengths = torch.tensor([2, 0, 3])
-    assert segment_of_frame(lengths).tolist() == [0, 0, 2, 2, 2]
-    assert frame_positions(lengths).tolist() == [0, 1, 0, 1, 2]
-    assert length_mask(lengths).tolist() == [[True, True, False], [False] * 3, [True] * 3]
-    values = torch.arange(10.0).view(5, 2)
-    padded = pad(values, lengths, fill=-1.0)
-    assert padded[0].tolist() == [[0, 1], [2, 3], [-1, -1]]
-    assert padded[1].eq(-1).all()
-    assert torch.equal(unpad(padded, lengths), values)

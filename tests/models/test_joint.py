@@ -6,6 +6,7 @@ from tiny_models import IMAGE_CONFIGS, TEXT_CONFIGS, image_batch, token_batch
 from transformers import AutoModel, CLIPConfig, CLIPModel
 
 from msakit.encoders.pretrained import encoder_from_config
+from msakit.models import Pretrained
 from msakit.models.joint import JointFusion
 from msakit.training import losses
 from msakit.training.loop import fit
@@ -15,6 +16,12 @@ def model(text="distilbert", image="resnet", **settings):
     torch.manual_seed(7)
     settings = {"n_classes": 3, "feedforward": 23, "size": 8, "hidden": 5, "heads": 2} | settings
     return JointFusion(TEXT_CONFIGS[text], IMAGE_CONFIGS[image], **settings).eval()
+
+
+def built(paths, n_classes=None, **settings):
+    return JointFusion.build(
+        {name: Pretrained(str(path)) for name, path in paths.items()}, n_classes, **settings
+    ).eval()
 
 
 def batch():
@@ -51,12 +58,12 @@ def folders(tmp_path_factory):
 def test_every_text_encoder_meets_every_image_encoder(text, image, n_classes, folders, tmp_path):
     settings = {"n_classes": n_classes, "feedforward": 23, "size": 8, "hidden": 5, "heads": 2}
     torch.manual_seed(7)
-    net, inputs = JointFusion.from_encoders(folders / text, folders / image, **settings).eval(), batch()
+    net, inputs = built({"text": folders / text, "image": folders / image}, **settings), batch()
     label = inputs["label"] if n_classes else inputs["label"].float()
     output = net(inputs)
     assert output["prediction"].shape == ((3, 3) if n_classes else (3,))
     assert output["fused"].shape == (3, 16)
-    (losses.classification if n_classes else losses.mse)(output, {"label": label}).backward()
+    (losses.cross_entropy if n_classes else losses.mse)(output, {"label": label}).backward()
     for encoder in net.encoders.values():
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
     order = torch.tensor([2, 0, 1])
@@ -70,7 +77,7 @@ def test_every_text_encoder_meets_every_image_encoder(text, image, n_classes, fo
 def test_the_vectors_are_the_encoders_own(kind, folders):
     """The image encoder's pooled output, the text encoder's first token; nothing of either is lost on the way."""
     modality = "image" if kind in IMAGE_CONFIGS else "text"
-    net = JointFusion.from_encoders(**{modality: folders / kind}, modalities=modality, n_classes=2).eval()
+    net = built({modality: folders / kind}, n_classes=2)
     encoder = AutoModel.from_pretrained(folders / kind).eval()
     keys = ("pixel_values",) if modality == "image" else ("input_ids", "attention_mask")
     output = encoder(**{key: batch()[key] for key in keys})
@@ -121,7 +128,7 @@ def test_equals_the_plain_method_sample_by_sample(attention_over):
 
 
 def test_the_published_head_has_the_published_size():
-    net = model(attention_over="single", feedforward=2048, size=32, hidden=128, heads=8, n_classes=2, single_logit=True)
+    net = model(attention_over="single", feedforward=2048, size=32, hidden=128, heads=8, n_classes=2)
     head = [*net.attention.parameters(), *net.classifier.parameters()]
     projections = (768 + 1) * 32 + (2048 + 1) * 32  # of the published encoders, wider than the tiny ones
     assert sum(p.numel() for p in head) + projections == pytest.approx(0.380e6, abs=0.001e6)
@@ -130,7 +137,8 @@ def test_the_published_head_has_the_published_size():
 
 @pytest.mark.parametrize("modalities", ["text", "image"])
 def test_one_modality_needs_only_its_own_inputs(modalities):
-    net, inputs = model(modalities=modalities, n_classes=None), batch()
+    configs = {"text": {"text_config": TEXT_CONFIGS["bert"]}, "image": {"image_config": IMAGE_CONFIGS["resnet"]}}
+    net, inputs = JointFusion(**configs[modalities]).eval(), batch()
     drop = {"text": "pixel_values", "image": "input_ids"}[modalities]
     del inputs[drop]
     assert net(inputs)["prediction"].shape == (3,)
@@ -138,21 +146,21 @@ def test_one_modality_needs_only_its_own_inputs(modalities):
 
 
 def test_frozen_encoders_do_not_change_and_cached_features_give_the_same():
-    net = model(frozen=True)
+    net = model(frozen=["text", "image"])
     net.train()
-    assert not any(m.training for m in net.encoders.modules())
+    assert not any(m.training for encoder in net.encoders.values() for m in encoder.modules())
     assert net.classifier.training
     assert not any(p.requires_grad for p in net.encoders.parameters())
     before = {name: value.clone() for name, value in net.encoders.state_dict().items()}
     head = net.classifier[1].weight.clone()
     trained = [p for p in net.parameters() if p.requires_grad]
-    fit(net, [batch()], [batch()], loss=losses.classification, optimizer=torch.optim.AdamW(trained, 0.01), epochs=2)
+    fit(net, [batch()], [batch()], loss=losses.cross_entropy, optimizer=torch.optim.AdamW(trained, 0.01), epochs=2)
     assert all(torch.equal(value, before[name]) for name, value in net.encoders.state_dict().items())
     assert not torch.equal(net.classifier[1].weight, head)
     features = net.forward_features(batch())
     assert not any(value.requires_grad for value in features.values())
     assert torch.equal(net(features)["prediction"], net(batch())["prediction"])
-    with pytest.raises(ValueError, match="frozen=True"):
+    with pytest.raises(ValueError, match="frozen"):
         model()(features)
 
 
@@ -168,7 +176,7 @@ def test_from_encoders_takes_their_weights_and_the_vision_tower_of_clip(tmp_path
         )
     ).eval()
     clip.save_pretrained(tmp_path / "clip")
-    net = JointFusion.from_encoders(tmp_path / "text", tmp_path / "clip", n_classes=2).eval()
+    net = built({"text": tmp_path / "text", "image": tmp_path / "clip"}, n_classes=2)
     features = net.forward_features(batch())
     torch.testing.assert_close(features["image_features"], clip.vision_model(batch()["pixel_values"]).pooler_output)
     hidden = text(batch()["input_ids"], attention_mask=batch()["attention_mask"]).last_hidden_state
@@ -181,11 +189,9 @@ def test_from_encoders_takes_their_weights_and_the_vision_tower_of_clip(tmp_path
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="attention_over"):
         model(attention_over="all")
-    with pytest.raises(ValueError, match="modalities"):
-        model(modalities="sound")
-    with pytest.raises(ValueError, match="two classes, not 3"):
-        model(single_logit=True)
-    with pytest.raises(ValueError, match="image_config"):
-        JointFusion(TEXT_CONFIGS["bert"])
+    with pytest.raises(ValueError, match="frozen names 'sound'"):
+        model(frozen=["sound"])
+    with pytest.raises(ValueError, match="one encoder is the least"):
+        JointFusion()
     with pytest.raises(ValueError, match="pixel_values"):
         model()({"input_ids": batch()["input_ids"]})

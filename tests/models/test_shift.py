@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny_models import D_AUDIO, D_VISION, TEXT_CONFIGS, generator, token_batch
 
+from msakit.models import Pretrained
 from msakit.models.cms import CMS, CONTEXTS, POOLINGS, MaskedPooling
 from msakit.models.layers.soft_alignment import SoftAlignment
-from msakit.models.layers.word_pieces import align_to_pieces, word_places
+from msakit.models.layers.word_pieces import align_to_pieces, word_positions
 from msakit.models.mag import MAG, bounded_shift
 from msakit.models.shifted_bert import PooledEmbedding, ShiftedBert, encoder_layers
 
@@ -242,20 +243,20 @@ def test_shift_sizes_by_hand():
     net(batch)
     handle.remove()
     moved = net.shift.displacement(seen[0], on_tokens(batch), batch["attention_mask"].bool())
-    found = net.shift_sizes(batch)
+    found = net.relative_shifts(batch)
     torch.testing.assert_close(found, moved.norm(dim=-1) / seen[0].norm(dim=-1))
     silent = ~(batch["audio"] != 0).any(-1)
     assert found[silent].eq(0).all()
     assert found[~silent].gt(0).all()
     assert found.max() <= 1 + 1e-6
-    assert shifted(shift=None).shift_sizes(batch).eq(0).all()
+    assert shifted(shift=None).relative_shifts(batch).eq(0).all()
 
 
 def test_soft_alignment_starts_as_the_linear_map_of_time_to_words():
     torch.manual_seed(0)
     module = SoftAlignment(7, 3)
     frames = torch.randn(1, 40, 3)
-    places = torch.from_numpy(word_places([None, 0, 1, 1, 3, None], 4))[None]
+    places = torch.from_numpy(word_positions([None, 0, 1, 1, 3, None], 4))[None]
     found = module(torch.randn(1, 6, 7), frames, places)[0]
     assert found[[0, 5]].eq(0).all()
     assert torch.equal(found[2], found[3])  # two pieces of one word
@@ -269,7 +270,7 @@ def test_soft_alignment_starts_as_the_linear_map_of_time_to_words():
 def test_soft_alignment_learns_from_content_and_width():
     torch.manual_seed(0)
     module, e, frames = SoftAlignment(7, 3), torch.randn(2, 5, 7), torch.randn(2, 11, 3)
-    places = torch.from_numpy(np.stack([word_places([None, 0, 1, 2, None], 3)] * 2))
+    places = torch.from_numpy(np.stack([word_positions([None, 0, 1, 2, None], 3)] * 2))
     before = module(e, frames, places)
     before.square().sum().backward()
     assert module.spread.grad.abs() > 0
@@ -286,17 +287,19 @@ def test_a_soft_model_reads_frames(shift):
     net = ShiftedBert(TEXT_CONFIGS["bert"], D_AUDIO, D_VISION, shift=shift, soft=True, contrast=ALL).eval()
     batch = token_batch([7, 5])
     batch |= {name: torch.randn(2, 17, size, generator=generator()) for name, size in DIMS.items()}
-    with pytest.raises(ValueError, match=r"\['place'\]"):
+    with pytest.raises(ValueError, match=r"\['word_positions'\]"):
         net(batch)
     places = [
-        word_places([None, *range(5), None], 5),
-        np.pad(word_places([None, *range(3), None], 3), ((0, 2), (0, 0))),
+        word_positions([None, *range(5), None], 5),
+        np.pad(word_positions([None, *range(3), None], 3), ((0, 2), (0, 0))),
     ]
-    batch["place"] = torch.from_numpy(np.stack(places))
+    batch["word_positions"] = torch.from_numpy(np.stack(places))
     found = net(batch)
     sum(value.square().sum() for value in found.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    longer = {name: torch.nn.functional.pad(value, (0, 0, 0, 3)) for name, value in batch.items() if name == "place"}
+    longer = {
+        name: torch.nn.functional.pad(value, (0, 0, 0, 3)) for name, value in batch.items() if name == "word_positions"
+    }
     longer |= {name: torch.nn.functional.pad(batch[name], (0, 3)) for name in ("input_ids", "attention_mask")}
     torch.testing.assert_close(net(batch | longer)["prediction"], found["prediction"], rtol=1e-5, atol=1e-5)
 
@@ -315,7 +318,7 @@ def test_save_load_and_start_from_an_encoder(tmp_path):
     again = ShiftedBert.from_pretrained(tmp_path / "model").eval()
     assert torch.equal(again(batch)["prediction"], net(batch)["prediction"])
     net.encoder.save_pretrained(tmp_path / "encoder")
-    fresh = ShiftedBert.from_encoder(tmp_path / "encoder", D_AUDIO, D_VISION, shift=None).eval()
+    fresh = ShiftedBert.build({"text": Pretrained(str(tmp_path / "encoder"))}, None, shift=None).eval()
     pooled = shifted(shift=None)
     pooled.encoder.load_state_dict(net.encoder.state_dict())
     assert torch.equal(fresh(batch)["pooled"], pooled(batch)["pooled"])
@@ -343,6 +346,6 @@ def test_words_on_their_pieces():
 
 
 def test_places_of_words_by_hand():
-    places = word_places([None, 0, 0, 1, None], 2)
+    places = word_positions([None, 0, 0, 1, None], 2)
     np.testing.assert_allclose(places, [[0, 0], [0.25, 0.5], [0.25, 0.5], [0.75, 0.5], [0, 0]])
-    assert word_places([None, None], 0).shape == (2, 2)  # an utterance without words
+    assert word_positions([None, None], 0).shape == (2, 2)  # an utterance without words
