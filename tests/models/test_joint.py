@@ -160,7 +160,7 @@ def test_frozen_encoders_do_not_change_and_cached_features_give_the_same():
     features = net.forward_features(batch())
     assert not any(value.requires_grad for value in features.values())
     assert torch.equal(net(features)["prediction"], net(batch())["prediction"])
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match="freeze the encoder"):
         model()(features)
 
 
