@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_papers import ando_stores
 from typer.testing import CliRunner
 
 from msakit import cli
-from msakit.features import FeatureStore
+from msakit.encoders import load_encoder
+from msakit.features import FeatureStore, extract
 from msakit.models.gated import GatedFusion
 from msakit.models.layers.packed import Packed
 from msakit.predictor import Prediction, Predictor, PredictorError, Scaling
 from msakit.training.batching import FeatureBatches
+from msakit.training.frame_source import FrameSource
 from msakit.training.loop import fit, predict, set_seed
 from msakit.training.losses import l1
 
@@ -25,7 +26,25 @@ LAYERS: dict[str, int | None] = {"text": None, "audio": 1, "vision": -1}
 
 @pytest.fixture(scope="module")
 def stores(tiny_corpora: Any, tiny_encoders: Any, tiny_features: Path) -> tuple[dict[str, FeatureStore], ...]:
-    return ando_stores(tiny_corpora["mini-mosi"], tiny_encoders, tiny_features)
+    encoders = (
+        {
+            "text": {"kind": "text", "path": str(tiny_encoders["bert"])},
+            "audio": {"kind": "audio", "path": str(tiny_encoders["wavlm"]), "every": 5},
+            "vision": {"kind": "vision", "path": str(tiny_encoders["clip"]), "face_size": 32},
+        },
+        {"audio": {"kind": "acoustic-set"}, "vision": {"kind": "visual-set"}},
+    )
+    corpus = tiny_corpora["mini-mosi"]
+    return tuple(
+        {name: extract(corpus, load_encoder(spec), tiny_features) for name, spec in each.items()} for each in encoders
+    )
+
+
+def taken(store: FeatureStore, ids: list[str], layer: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of these segments one after another, and their lengths."""
+    source = FrameSource.of(store, ids, layer)
+    spans = zip(source.starts, source.starts + source.lengths, strict=True)
+    return np.concatenate([source.frames[..., low:high, :] for low, high in spans], axis=-2), source.lengths
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +58,7 @@ def saved(tiny_corpora: Any, stores: Any, tmp_path_factory: pytest.TempPathFacto
     batches = {}
     for split in ("train", "valid", "test"):
         ids = list(corpus.splits[split]["segment_id"])
-        features = {name: store.take(ids, LAYERS[name]) for name, store in encoded.items()}
+        features = {name: taken(store, ids, LAYERS[name]) for name, store in encoded.items()}
         labels = np.asarray(corpus.splits[split]["label"])
         batches[split] = FeatureBatches(features, labels, 8, generator=generator if split == "train" else None)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
@@ -80,7 +99,7 @@ def test_what_is_not_given_is_absent_as_in_the_model(saved, stores, tiny_corpora
     row, other = rows(tiny_corpora["mini-mosi"])[:2]
     batch = {}
     for name, store in encoded.items():
-        frames, lengths = store.take([row["segment_id"], other["segment_id"]], LAYERS[name])
+        frames, lengths = taken(store, [row["segment_id"], other["segment_id"]], LAYERS[name])
         if name == "text":
             frames, lengths = frames[:, lengths[0] :], lengths * np.array([0, 1])
         batch[name] = Packed(torch.from_numpy(frames.astype(np.float32)), torch.from_numpy(lengths))
@@ -103,13 +122,13 @@ def test_standardised_features_are_standardised_again(stores, tiny_corpora, tmp_
     _, conventional = stores
     corpus = tiny_corpora["mini-mosi"]
     store = conventional["audio"]
-    known, _ = store.take(list(corpus.splits["train"]["segment_id"]), 0)
+    known, _ = taken(store, list(corpus.splits["train"]["segment_id"]), 0)
     scaling = Scaling.of(known)
     torch.manual_seed(1)
     head = GatedFusion({"audio": store.dim}, 8, 4, 2, decoder="concat").eval()
     Predictor.from_stores(head, {"audio": store}, {"audio": 0}, {"audio": scaling}).save_pretrained(tmp_path / "h")
     row = rows(corpus)[0]
-    frames, lengths = store.take([row["segment_id"]], 0)
+    frames, lengths = taken(store, [row["segment_id"]], 0)
     scaled = (frames.astype(np.float32) - known.astype(np.float32).mean(0)) / known.astype(np.float32).std(0)
     with torch.inference_mode():
         expected = head({"audio": Packed(torch.from_numpy(scaled), torch.from_numpy(lengths))})["prediction"]
