@@ -7,7 +7,7 @@ A model is a class of its own on ``torch.nn.Module`` and ``huggingface_hub.PyTor
 
 ``__init__(…)``
     plain values only (numbers, texts, lists, dicts): `save_pretrained` writes them to config.json, `from_pretrained`
-    builds the model from them alone and then loads its weights.
+    builds the model from them alone and then loads its weights.  The file does not keep the order of a dict.
 ``INPUTS``
     what it can take: modality ("text", "audio", "vision", "image") -> tuple of the input kinds below.
 ``FROZEN``, if it takes vectors of frozen encoders (see `Pretrained` below)
