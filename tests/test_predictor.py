@@ -62,7 +62,7 @@ def saved(tiny_corpora: Any, stores: Any, tmp_path_factory: pytest.TempPathFacto
         labels = np.asarray(corpus.splits[split]["label"])
         batches[split] = FeatureBatches(features, labels, 8, generator=generator if split == "train" else None)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
-    fit(head, batches["train"], batches["valid"], loss=l1, optimizer=optimizer, epochs=2, progress=False)
+    fit(head, batches["train"], batches["valid"], loss=l1, optimizer=optimizer, epochs=2)
     expected = predict(head, batches["test"])["prediction"]
     folder = tmp_path_factory.mktemp("head") / "best"
     about = {"corpus": corpus.name, "generated": True}
