@@ -204,7 +204,7 @@ def predict(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
 ) -> None:
-    """Score a clip with a trained head, and show the gate of each modality."""
+    """Score a clip with a trained head, or give its classes' probabilities, and show the gate of each modality."""
     import json
     from dataclasses import asdict
 
@@ -215,7 +215,10 @@ def predict(
     if json_:
         typer.echo(json.dumps(asdict(predicted)))
         return
-    typer.echo(f"score {predicted.score:+.3f}")
+    if predicted.score is not None:
+        typer.echo(f"score {predicted.score:+.3f}")
+    for name, value in predicted.probabilities.items():
+        typer.echo(f"probability {name} {value:.3f}")
     for name, gate in predicted.gates.items():
         typer.echo(f"gate {name} {gate:.3f}")
     for name, reason in predicted.absent.items():

@@ -1,110 +1,112 @@
-"""A trained head with all it needs to judge a new clip: encoders, layers, scaling. Three lines of Python:
+"""A trained model with all it needs for a new clip: encoders, layers, scaling, names of classes. Three lines of Python:
 
     from msakit.predictor import Predictor
     predictor = Predictor.from_pretrained("results/mini/heads/ando2022/mini-mosi/best-text-audio-vision")
     print(predictor.predict(video="clip.mp4", text="I would see it again"))
 
 A clip goes through `prepare` and `encode` of the same encoders as the corpus did. A modality that is not given, or that
-the clip does not have, is absent as in training: no frames, a zero embedding (`msakit.models.gated`).
-The saved folder holds model.safetensors and config.json (the head, also for `GatedFusion.from_pretrained`) and
+the clip does not have, has no frames, as in training. Any model of the contract (:mod:`msakit.models`) will do whose
+inputs are `Frames`.
+
+The saved folder holds model.safetensors and config.json (the head, also for its class's own `from_pretrained`) and
 predictor.json. The encoders' weights are not in it, only where they lay and what they were: other weights are refused.
 """
 
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
-from torch import Tensor
+from jaxtyping import Float32
+from safetensors import SafetensorError
 
 from msakit.encoders import load_encoder
 from msakit.encoders.base import SegmentError
 from msakit.features import FeatureStore
-from msakit.models.gated import GatedFusion
+from msakit.files import write_atomically
+from msakit.models import MODELS, Frames, model_class, reference_of
 from msakit.models.layers.packed import Packed
+from msakit.runs.experiment import probabilities
+from msakit.training.scaling import Scaling
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 FILE = "predictor.json"
 COLUMNS = {"text": "text", "audio": "audio", "vision": "video"}  # what each modality reads of a row
 
 
 class PredictorError(ValueError):
-    """A head that cannot be used, or a clip that it cannot judge; the message says why and the mend."""
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Frames become (frames - mean) / deviation: conventional features as their training split was standardised."""
-
-    mean: Float32[np.ndarray, " dim"]
-    deviation: Float32[np.ndarray, " dim"]
-
-    @classmethod
-    def of(cls, frames: Float[np.ndarray, "frames dim"]) -> "Scaling":
-        """From the frames of the training split; a constant column keeps its size."""
-        values = frames.astype(np.float32)
-        deviation = values.std(0)
-        return cls(values.mean(0), np.where(deviation > 0, deviation, np.float32(1)))
-
-    def __call__(self, frames: Float[np.ndarray, "*layer frames dim"]) -> Float32[np.ndarray, "*layer frames dim"]:
-        return (frames.astype(np.float32) - self.mean) / self.deviation
+    """A head that cannot be used, or a clip that it cannot score; the message says why and the mend."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """score: in the range of the corpus' labels, not clipped. gates: 0 to 1, of the modalities that were there; empty
-    for the concat decoder. absent: modality -> why."""
+    """What a head gives for one clip.
 
-    score: float
+    score: in the range of the corpus's labels, not clipped; None for classes. gates: 0 to 1, of the modalities that
+    were there; empty for a head without gates. absent: modality -> why. probabilities: by class; empty for regression.
+    """
+
+    score: float | None
     gates: dict[str, float]
     absent: dict[str, str] = field(default_factory=dict)
+    probabilities: dict[str, float] = field(default_factory=dict)
 
 
 class Predictor:
-    """A regression head of `GatedFusion` with the encoders, layers and scaling of its training.
+    """A head with the encoders, layers and scaling of its training.
 
     Args:
         head: the trained model.
-        encoders: modality -> what `msakit.encoders.load_encoder` takes; for every modality of the head.
-        layers: modality -> hidden layer that the head was trained on (-1 is the output, the default); None for a head
-            that mixes all layers.
+        inputs: modality -> what the head was built from; for every modality of the head, as are encoders.
+        encoders: modality -> what `msakit.encoders.load_encoder` takes.
+        layers: modality -> hidden layer that the head was trained on (-1 is the output, the default), a list of those
+            that it mixes, or None for all.
         scaling: modality -> Scaling, where features were standardised.
         identities: modality -> `encoder.config()` at the time of training; an encoder that says otherwise is refused.
+        classes: names of the classes, in the order of the head's logits; none for regression.
         about: anything worth knowing later, as plain JSON (corpus, generated, arm, seed, label range, ...).
-        device: of head and encoders; "auto" is the GPU where there is one.
+        device: of the head, as torch names it.
+
+    Raises:
+        PredictorError: encoders for other modalities than the head's, or a head with inputs other than `Frames`.
     """
 
     def __init__(
         self,
-        head: GatedFusion,
+        head: Any,
+        inputs: Mapping[str, Frames],
         encoders: Mapping[str, Any],
-        layers: Mapping[str, int | None] | None = None,
+        layers: Mapping[str, int | Sequence[int] | None] | None = None,
         scaling: Mapping[str, Scaling] | None = None,
         identities: Mapping[str, dict[str, Any]] | None = None,
+        classes: Sequence[str] = (),
         about: Mapping[str, Any] | None = None,
         device: str = "cpu",
     ):
-        if head.n_classes:
-            raise PredictorError(f"the head has {head.n_classes} classes; only regression heads give a score")
-        if set(encoders) != set(head.modalities):
+        other = [name for name in head.modalities if Frames not in head.INPUTS[name]]
+        if other:
+            kinds = " or ".join(kind.__name__ for kind in head.INPUTS[other[0]])
+            raise PredictorError(f"{type(head).__name__} takes {other[0]} as {kinds}; a predictor serves Frames alone")
+        if set(encoders) != set(head.modalities) or set(inputs) != set(head.modalities):
             raise PredictorError(
                 f"the head uses {', '.join(head.modalities)}, but encoders are given for "
                 f"{', '.join(encoders) or 'none'}: give one for each"
             )
         self.head = head.to(device).eval()
+        self.inputs = {name: inputs[name] for name in head.modalities}
         self.encoders = {name: encoders[name] for name in head.modalities}
         self.layers = {name: (layers or {}).get(name, -1) for name in head.modalities}
         self.scaling = dict(scaling or {})
         self.identities = dict(identities or {})
+        self.classes = list(classes)
         self.about = dict(about or {})
         self.device = device
         self._loaded: dict[str, Any] = {}
@@ -112,24 +114,24 @@ class Predictor:
     @classmethod
     def from_stores(
         cls,
-        head: GatedFusion,
+        head: Any,
         stores: Mapping[str, FeatureStore],
-        layers: Mapping[str, int | None],
+        layers: Mapping[str, int | Sequence[int] | None],
         scaling: Mapping[str, Scaling] | None = None,
+        classes: Sequence[str] = (),
         about: Mapping[str, Any] | None = None,
     ) -> "Predictor":
         """With the encoders that filled the feature stores the head was trained on."""
+        inputs = {}
         for name, store in stores.items():
             if not store.config.get("spec"):
                 raise PredictorError(f"{store.folder} does not say how its {name} encoder was made: extract it again")
-        return cls(
-            head,
-            {name: store.config["spec"] for name, store in stores.items()},
-            layers,
-            scaling,
-            {name: store.config["encoder"] for name, store in stores.items()},
-            about,
-        )
+            layer = layers.get(name, -1)
+            mixed = store.n_layers if layer is None else None if isinstance(layer, int) else len(layer)
+            inputs[name] = Frames(store.dim, mixed)
+        specs = {name: store.config["spec"] for name, store in stores.items()}
+        identities = {name: store.config["encoder"] for name, store in stores.items()}
+        return cls(head, inputs, specs, layers, scaling, identities, classes, about)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and predictor.json, the last one last: it makes the folder whole."""
@@ -140,6 +142,8 @@ class Predictor:
         (folder / "README.md").unlink(missing_ok=True)  # the hub's empty model card
         content = {
             "version": VERSION,
+            "model": reference_of(self.head),
+            "inputs": {name: asdict(each) for name, each in self.inputs.items()},
             "encoders": self.encoders,
             "layers": self.layers,
             "scaling": {
@@ -147,47 +151,74 @@ class Predictor:
                 for name, scaling in self.scaling.items()
             },
             "identities": self.identities,
+            "classes": self.classes,
             "about": self.about,
         }
-        (folder / FILE).write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        write_atomically(folder / FILE, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, encoders: Mapping[str, Any] | None = None, device: str = "cpu"
+        cls,
+        folder: str | Path,
+        *,
+        model: str | None = None,
+        encoders: Mapping[str, Any] | None = None,
+        device: str = "cpu",
     ) -> "Predictor":
-        """From a folder of `save_pretrained`; `encoders` replaces specifications whose paths have moved.
+        """From a folder of `save_pretrained`.
 
-        Raises PredictorError for a folder that is no saved predictor.
+        Args:
+            model: the head's class (see :func:`msakit.models.model_class`) where it is not of this package: a folder
+                cannot name code to be executed.
+            encoders: modality -> specification in place of one whose path has moved.
+
+        Raises:
+            PredictorError: the folder is no saved predictor, or lacks some of the head's weights.
         """
         folder = Path(folder)
         try:
             content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise PredictorError(
                 f"{folder} holds no readable {FILE} ({error}): give a folder that Predictor.save_pretrained wrote"
             ) from error
+        if content.get("version") == 1:  # when there was one model, of numbers
+            mixed = config["n_layers"] or {}
+            inputs = {name: {"dim": dim, "n_layers": mixed.get(name)} for name, dim in config["dims"].items()}
+            content |= {"version": VERSION, "model": "gated", "inputs": inputs, "classes": []}
         if content.get("version") != VERSION:
             raise PredictorError(f"{folder / FILE} has version {content.get('version')}, not {VERSION}: train it again")
-        scaling = {
-            name: Scaling(np.array(values["mean"], np.float32), np.array(values["deviation"], np.float32))
-            for name, values in content["scaling"].items()
-        }
-        with redirect_stdout(sys.stderr):  # the hub's mixin prints that it loads
-            head = GatedFusion.from_pretrained(str(folder))
+        if model is None and content["model"] not in MODELS:
+            raise PredictorError(
+                f"{folder} holds a {content['model']}, none of this package: give its class as `model`"
+            )
+        try:
+            with redirect_stdout(sys.stderr):  # the hub's mixin prints that it loads
+                head = model_class(model or content["model"]).from_pretrained(str(folder), strict=True)
+        except (RuntimeError, OSError, SafetensorError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise PredictorError(f"{folder}: the head cannot be loaded ({reason}): train it again") from error
         return cls(
             head,
+            {name: Frames(**each) for name, each in content["inputs"].items()},
             content["encoders"] | dict(encoders or {}),
             content["layers"],
-            scaling,
+            {
+                name: Scaling(np.array(values["mean"], np.float32), np.array(values["deviation"], np.float32))
+                for name, values in content["scaling"].items()
+            },
             content["identities"],
+            content["classes"],
             content["about"],
             device,
         )
 
+    @torch.inference_mode()
     def predict(
         self, video: str | Path | None = None, audio: str | Path | None = None, text: str | None = None
     ) -> Prediction:
-        """Score and gates of one clip.
+        """Score, or probabilities, and gates of one clip.
 
         Without `audio`, the sound is taken from the video. What is given and cannot be read is an error, and so is
         what the head has no use for; what is not given, and sound that a video does not have, is absent.
@@ -195,34 +226,37 @@ class Predictor:
         given = {"text": text, "audio": audio, "vision": video}
         self._check(given)
         row = {"text": text, "audio": audio, "video": video}
-        features: dict[str, Tensor] = {}
+        batch: dict[str, Packed] = {}
         absent: dict[str, str] = {}
         for name in self.head.modalities:
-            # Absent: the zero vector that the head's own encoders give for a segment without frames.
-            features[name] = torch.zeros(1, self.head.embedding, device=self.device)
+            batch[name] = self._without_frames(name)
             if given[name] is None and not (name == "audio" and video is not None):
                 absent[name] = f"no {COLUMNS[name]} was given"
                 continue
             try:
-                features[name] = self._embedding(name, row)
+                batch[name] = self._frames(name, row)
             except SegmentError as error:
                 if given[name] is not None:
                     raise PredictorError(f"{name}: {error}") from error
                 absent[name] = str(error)
         if len(absent) == len(self.head.modalities):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
-            raise PredictorError(f"nothing is left to judge ({reasons})")
-        with torch.inference_mode():
-            output = self.head.forward_head(features)
+            raise PredictorError(f"nothing is left to score ({reasons})")
+        output = self.head(batch)
         gates = dict(zip(self.head.modalities, output["gates"][0].tolist(), strict=True)) if "gates" in output else {}
-        return Prediction(
-            float(output["prediction"][0]), {name: gate for name, gate in gates.items() if name not in absent}, absent
-        )
+        gates = {name: gate for name, gate in gates.items() if name not in absent}
+        prediction = output["prediction"].cpu().numpy()
+        if prediction.ndim == 1:
+            return Prediction(float(prediction[0]), gates, absent)
+        found = probabilities(prediction)[0].tolist()
+        if len(found) != len(self.classes):
+            raise PredictorError(f"the head has {len(found)} classes, and names are given of {len(self.classes)}")
+        return Prediction(None, gates, absent, dict(zip(self.classes, found, strict=True)))
 
     def _check(self, given: Mapping[str, Any]) -> None:
         used = ", ".join(COLUMNS[name] for name in self.head.modalities)
         if all(value is None for value in given.values()):
-            raise PredictorError(f"nothing is given to judge: this head reads {used}")
+            raise PredictorError(f"nothing is given: this head reads {used}")
         for name, value in given.items():
             # A video serves a head without vision by its sound.
             wanted = name in self.head.modalities or (name == "vision" and "audio" in self.head.modalities)
@@ -249,16 +283,23 @@ class Predictor:
             self._loaded[name] = encoder
         return self._loaded[name]
 
-    @torch.inference_mode()
-    def _embedding(self, name: str, row: dict[str, Any]) -> Float[Tensor, "1 embedding"]:
+    def _frames(self, name: str, row: dict[str, Any]) -> Packed:
+        """The clip in one modality, as a batch of one segment."""
         encoder = self._encoder(name)
         (encoded,) = encoder.encode([encoder.prepare(row)])
         layer = self.layers[name]
         frames = encoded if layer is None else encoded[layer]
-        frames = self.scaling[name](frames) if name in self.scaling else frames.astype(np.float32)
+        frames = self.scaling[name](frames) if name in self.scaling else frames
+        return self._packed(np.asarray(frames, np.float32))
+
+    def _without_frames(self, name: str) -> Packed:
+        given = self.inputs[name]
+        layers = () if given.n_layers is None else (given.n_layers,)
+        return self._packed(np.zeros((*layers, 0, given.dim), np.float32))
+
+    def _packed(self, frames: Float32[np.ndarray, "*layer frames dim"]) -> Packed:
         length = torch.tensor([frames.shape[-2]], device=self.device)
-        embedded, _ = self.head.encoders[name](Packed(torch.from_numpy(frames).to(self.device), length))
-        return embedded
+        return Packed(torch.from_numpy(frames).to(self.device), length)
 
 
 def find_head(folder: str | Path) -> Path:

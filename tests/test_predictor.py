@@ -1,4 +1,4 @@
-"""A saved head judges a new clip exactly as it judged the stored features, and says what it cannot do."""
+"""A saved head scores a new clip exactly as it scored the stored features, and says what it cannot do."""
 
 import json
 import shutil
@@ -8,20 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from msakit import cli
 from msakit.encoders import load_encoder
 from msakit.features import FeatureStore, extract
+from msakit.models import Frames, build_model
 from msakit.models.gated import GatedFusion
 from msakit.models.layers.packed import Packed
-from msakit.predictor import Prediction, Predictor, PredictorError, Scaling
+from msakit.models.shifted_bert import ShiftedBert
+from msakit.predictor import Prediction, Predictor, PredictorError
 from msakit.training.batching import FeatureBatches
 from msakit.training.frame_source import FrameSource
 from msakit.training.loop import fit, predict, set_seed
 from msakit.training.losses import l1
+from msakit.training.scaling import Scaling
 
 LAYERS: dict[str, int | None] = {"text": None, "audio": 1, "vision": -1}
+SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def rows(corpus: Any) -> list[dict[str, Any]]:
     return table[table["split"] == "test"].to_dict("records")
 
 
-def test_a_saved_head_judges_a_clip_as_it_judged_the_stored_features(saved, tiny_corpora):
+def test_a_saved_head_scores_a_clip_as_it_scored_the_stored_features(saved, tiny_corpora):
     folder, expected = saved
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "predictor.json"]
     predictor = Predictor.from_pretrained(folder)
@@ -83,12 +88,12 @@ def test_a_saved_head_judges_a_clip_as_it_judged_the_stored_features(saved, tiny
     clips = rows(tiny_corpora["mini-mosi"])[:4]
     scores = []
     for row in clips:
-        judged = predictor.predict(video=row["video"], audio=row["audio"], text=row["text"])
-        assert judged.score == pytest.approx(float(expected[row["segment_id"]]), abs=2e-3)
-        assert set(judged.gates) == {"text", "audio", "vision"}
-        assert all(0 < gate < 1 for gate in judged.gates.values())
-        assert judged.absent == {}
-        scores.append(judged.score)
+        predicted = predictor.predict(video=row["video"], audio=row["audio"], text=row["text"])
+        assert predicted.score == pytest.approx(float(expected[row["segment_id"]]), abs=2e-3)
+        assert set(predicted.gates) == {"text", "audio", "vision"}
+        assert all(0 < gate < 1 for gate in predicted.gates.values())
+        assert predicted.absent == {}
+        scores.append(predicted.score)
     assert len(set(scores)) == 4
 
 
@@ -105,17 +110,17 @@ def test_what_is_not_given_is_absent_as_in_the_model(saved, stores, tiny_corpora
         batch[name] = Packed(torch.from_numpy(frames.astype(np.float32)), torch.from_numpy(lengths))
     with torch.inference_mode():
         output = predictor.head(batch)
-    judged = predictor.predict(video=row["video"], audio=row["audio"])
-    assert judged.score == pytest.approx(float(output["prediction"][0]), abs=2e-3)
-    assert judged.absent == {"text": "no text was given"}
-    assert set(judged.gates) == {"audio", "vision"}
+    predicted = predictor.predict(video=row["video"], audio=row["audio"])
+    assert predicted.score == pytest.approx(float(output["prediction"][0]), abs=2e-3)
+    assert predicted.absent == {"text": "no text was given"}
+    assert set(predicted.gates) == {"audio", "vision"}
     gates = dict(zip(predictor.head.modalities, output["gates"][0].tolist(), strict=True))
-    assert judged.gates == pytest.approx({name: gates[name] for name in ("audio", "vision")}, abs=2e-3)
+    assert predicted.gates == pytest.approx({name: gates[name] for name in ("audio", "vision")}, abs=2e-3)
     # The generated clips are silent: the sound is missed, not an error.
     silent = predictor.predict(video=row["video"], text=row["text"])
     assert set(silent.absent) == {"audio"}
     assert "has no sound" in silent.absent["audio"]
-    assert silent.score != judged.score
+    assert silent.score != predicted.score
 
 
 def test_standardised_features_are_standardised_again(stores, tiny_corpora, tmp_path):
@@ -123,23 +128,65 @@ def test_standardised_features_are_standardised_again(stores, tiny_corpora, tmp_
     corpus = tiny_corpora["mini-mosi"]
     store = conventional["audio"]
     known, _ = taken(store, list(corpus.splits["train"]["segment_id"]), 0)
-    scaling = Scaling.of(known)
+    scaling = Scaling.of_frames([known.astype(np.float32)])
     torch.manual_seed(1)
     head = GatedFusion({"audio": store.dim}, 8, 4, 2, decoder="concat").eval()
     Predictor.from_stores(head, {"audio": store}, {"audio": 0}, {"audio": scaling}).save_pretrained(tmp_path / "h")
     row = rows(corpus)[0]
     frames, lengths = taken(store, [row["segment_id"]], 0)
-    scaled = (frames.astype(np.float32) - known.astype(np.float32).mean(0)) / known.astype(np.float32).std(0)
+    scaled = scaling(frames.astype(np.float32))
     with torch.inference_mode():
         expected = head({"audio": Packed(torch.from_numpy(scaled), torch.from_numpy(lengths))})["prediction"]
-    judged = Predictor.from_pretrained(tmp_path / "h").predict(audio=row["audio"])
-    assert judged.score == pytest.approx(float(expected[0]), abs=1e-4)
-    assert judged == Prediction(judged.score, {}, {})
+    predicted = Predictor.from_pretrained(tmp_path / "h").predict(audio=row["audio"])
+    assert predicted.score == pytest.approx(float(expected[0]), abs=1e-4)
+    assert predicted == Prediction(predicted.score, {}, {})
 
 
-def test_a_constant_column_is_not_divided_by_zero():
-    scaling = Scaling.of(np.array([[1.0, 5.0], [3.0, 5.0]], np.float16))
-    np.testing.assert_array_equal(scaling(np.array([[5.0, 6.0]], np.float16)), [[3.0, 1.0]])
+def test_a_head_of_classes_gives_probabilities_by_name(stores, tiny_corpora, tmp_path):
+    encoded, _ = stores
+    row = rows(tiny_corpora["mini-mosi"])[0]
+    store, layers = encoded["text"], {"text": [1, -1]}
+    torch.manual_seed(1)
+    head = build_model("gated", {"text": Frames(store.dim, 2)}, 3, {"width": 8, "embedding": 4, "heads": 2}).eval()
+    names = ["low", "middle", "high"]
+    Predictor.from_stores(head, {"text": store}, layers, classes=names).save_pretrained(tmp_path / "h")
+    frames, lengths = taken(store, [row["segment_id"]], None)
+    batch = {"text": Packed(torch.from_numpy(frames[[1, -1]].astype(np.float32)), torch.from_numpy(lengths))}
+    with torch.inference_mode():
+        expected = head(batch)["prediction"].softmax(1)[0].tolist()
+    found = Predictor.from_pretrained(tmp_path / "h").predict(text=row["text"])
+    assert found.score is None
+    assert found.probabilities == pytest.approx(dict(zip(names, expected, strict=True)), abs=1e-4)
+    with pytest.raises(PredictorError, match="the head has 3 classes, and names are given of 2"):
+        Predictor.from_stores(head, {"text": store}, layers, classes=["a", "b"]).predict(text=row["text"])
+
+
+class Own(GatedFusion):
+    """A class of a reader's own."""
+
+
+def test_a_class_of_ones_own_is_loaded_where_it_is_given(stores, tiny_corpora, tmp_path):
+    encoded, _ = stores
+    head = Own({"text": encoded["text"].dim}, 8, 4, 2)
+    made = Predictor.from_stores(head, {"text": encoded["text"]}, {"text": -1})
+    made.save_pretrained(tmp_path / "h")
+    with pytest.raises(PredictorError, match=rf"holds a {__name__}:Own, none of this package: give its class as"):
+        Predictor.from_pretrained(tmp_path / "h")
+    loaded = Predictor.from_pretrained(tmp_path / "h", model=f"{__name__}:Own")
+    assert type(loaded.head).__name__ == "Own"
+    assert loaded.predict(text="a film").score == made.predict(text="a film").score
+
+
+def test_folders_of_the_first_version_still_open(saved, tmp_path):
+    folder, _ = saved
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    content = json.loads((old / "predictor.json").read_text())
+    content = {name: value for name, value in content.items() if name not in ("model", "inputs", "classes")}
+    (old / "predictor.json").write_text(json.dumps(content | {"version": 1}))
+    loaded, expected = Predictor.from_pretrained(old), Predictor.from_pretrained(folder)
+    assert loaded.inputs == expected.inputs
+    assert loaded.predict(text="a film") == expected.predict(text="a film")
 
 
 def test_what_the_head_cannot_do_is_said(saved, stores, tiny_corpora, tmp_path):
@@ -147,7 +194,7 @@ def test_what_the_head_cannot_do_is_said(saved, stores, tiny_corpora, tmp_path):
     encoded, _ = stores
     row = rows(tiny_corpora["mini-mosi"])[0]
     predictor = Predictor.from_pretrained(folder)
-    with pytest.raises(PredictorError, match="nothing is given to judge: this head reads video, audio, text"):
+    with pytest.raises(PredictorError, match="nothing is given: this head reads video, audio, text"):
         predictor.predict()
     with pytest.raises(PredictorError, match=r"vision: the media file .*none\.mp4"):
         predictor.predict(video=tmp_path / "none.mp4", text="so")
@@ -156,15 +203,17 @@ def test_what_the_head_cannot_do_is_said(saved, stores, tiny_corpora, tmp_path):
     sound = Predictor.from_stores(GatedFusion({"audio": encoded["audio"].dim}, 8, 4, 2), encoded_only(encoded), LAYERS)
     with pytest.raises(PredictorError, match="this head has no use for text: it reads audio; leave the rest out"):
         sound.predict(audio=row["audio"], text="so")
-    with pytest.raises(PredictorError, match=r"nothing is left to judge \(audio: the file .* has no sound"):
+    with pytest.raises(PredictorError, match=r"nothing is left to score \(audio: the file .* has no sound"):
         sound.predict(video=row["video"])
     with pytest.raises(PredictorError, match="uses text, but encoders are given for none"):
-        Predictor(GatedFusion({"text": 3}, 8, 4, 2), {})
-    with pytest.raises(PredictorError, match="only regression heads"):
-        Predictor(GatedFusion({"text": 3}, 8, 4, 2, n_classes=3), {"text": "text:x"})
-    came = Predictor(GatedFusion({"text": 3}, 8, 4, 2), {"text": {"kind": "precomputed", "path": "x", "array": "text"}})
+        Predictor(GatedFusion({"text": 3}, 8, 4, 2), {"text": Frames(3)}, {})
+    spec = {"kind": "precomputed", "path": "x", "array": "text"}
+    stored = Predictor(GatedFusion({"text": 3}, 8, 4, 2), {"text": Frames(3)}, {"text": spec})
     with pytest.raises(PredictorError, match="came with its corpus"):
-        came.predict(text="so")
+        stored.predict(text="so")
+    fine_tuned = ShiftedBert({"model_type": "bert", **SMALL}, 3)
+    with pytest.raises(PredictorError, match="ShiftedBert takes text as Pretrained; a predictor serves Frames alone"):
+        Predictor(fine_tuned, {}, {})
 
 
 def encoded_only(encoded: dict[str, FeatureStore]) -> dict[str, FeatureStore]:
@@ -186,7 +235,15 @@ def test_other_weights_and_broken_folders_are_refused(saved, tiny_encoders, tmp_
     shutil.copytree(folder, broken)
     content = json.loads((broken / "predictor.json").read_text())
     (broken / "predictor.json").write_text(json.dumps(content | {"version": 0}))
-    with pytest.raises(PredictorError, match="version 0, not 1"):
+    with pytest.raises(PredictorError, match="version 0, not 2"):
+        Predictor.from_pretrained(broken)
+    (broken / "predictor.json").write_text(json.dumps(content))
+    weights = load_file(broken / "model.safetensors")
+    save_file({name: value for name, value in weights.items() if "gates" not in name}, broken / "model.safetensors")
+    with pytest.raises(PredictorError, match=r"the head cannot be loaded \(.*decoder.gates.weight"):
+        Predictor.from_pretrained(broken)
+    (broken / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(PredictorError, match="the head cannot be loaded"):
         Predictor.from_pretrained(broken)
 
 
@@ -201,9 +258,9 @@ def test_the_command_line_gives_score_and_gates(saved, tiny_corpora, tmp_path, m
     arguments = ["--quiet", "predict", row["video"], "--audio", row["audio"], "--text", row["text"]]
     shown = CliRunner().invoke(cli.app, [*arguments, "--head", str(folder), "--json"])
     assert shown.exit_code == 0
-    judged = json.loads(shown.stdout)
-    assert judged["score"] == pytest.approx(float(expected[row["segment_id"]]), abs=2e-3)
-    assert set(judged["gates"]) == {"text", "audio", "vision"}
+    predicted = json.loads(shown.stdout)
+    assert predicted["score"] == pytest.approx(float(expected[row["segment_id"]]), abs=2e-3)
+    assert set(predicted["gates"]) == {"text", "audio", "vision"}
     # Without --head, the heads under results/ are looked through, the one with most modalities first.
     place = tmp_path / "results" / "mini" / "heads" / "ando2022" / "mini-mosi"
     shutil.copytree(folder, place / "best-text-audio-vision")

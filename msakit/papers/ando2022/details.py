@@ -24,6 +24,7 @@ from msakit.features import FeatureStore, extraction_report
 from msakit.papers.ando2022.inputs import Source, Sources
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import predict
+from msakit.training.scaling import Scaling
 
 log = logging.getLogger(__name__)
 
@@ -221,14 +222,14 @@ def embeddings(model: Any, batches: FeatureBatches, test: pd.DataFrame) -> tuple
 
 def save_head(model: Any, corpus: Corpus, sources: Sources, batches: FeatureBatches, folder: Path) -> None:
     """Save a trained head with what it needs for new clips; left out where its encoders cannot be made again."""
-    from msakit.predictor import Predictor, Scaling
+    from msakit.predictor import Predictor
 
     stores = {modality: source.store for modality, source in sources.items()}
-    if not all(store.config.get("spec") for store in stores.values()) or corpus.task.kind == "classification":
+    if not all(store.config.get("spec") for store in stores.values()):
         log.warning("no head is saved in %s: its features do not say how their encoders were made", folder)
         return
-    layers = {modality: source.layer for modality, source in sources.items() if isinstance(source.layer, int)}
+    layers = {modality: source.layer for modality, source in sources.items()}
     scales = {modality: batches.features[modality].scale for modality in sources}
-    scaling = {name: Scaling(*(part.numpy() for part in scale)) for name, scale in scales.items() if scale is not None}
+    scaling = {name: Scaling(scale[0].numpy(), scale[1].numpy()) for name, scale in scales.items() if scale is not None}
     about = {"paper": "ando2022", "corpus": corpus.name, "generated": corpus.generated, "arm": folder.name, "seed": 0}
-    Predictor.from_stores(model, stores, layers, scaling, about).save_pretrained(folder)
+    Predictor.from_stores(model, stores, layers, scaling, corpus.task.classes, about).save_pretrained(folder)
