@@ -22,6 +22,7 @@ from msakit.data.corpus import Corpus
 from msakit.encoders import load_encoder
 from msakit.features import FeatureStore, extraction_report
 from msakit.papers.ando2022.inputs import Source, Sources
+from msakit.predictor import Predictor
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import predict
 from msakit.training.scaling import Scaling
@@ -222,8 +223,6 @@ def embeddings(model: Any, batches: FeatureBatches, test: pd.DataFrame) -> tuple
 
 def save_head(model: Any, corpus: Corpus, sources: Sources, batches: FeatureBatches, folder: Path) -> None:
     """Save a trained head with what it needs for new clips; left out where its encoders cannot be made again."""
-    from msakit.predictor import Predictor
-
     stores = {modality: source.store for modality, source in sources.items()}
     if not all(store.config.get("spec") for store in stores.values()):
         log.warning("no head is saved in %s: its features do not say how their encoders were made", folder)

@@ -16,6 +16,7 @@ from msakit.papers.ando2022 import recipe
 from msakit.papers.ando2022.inputs import Inputs, Source, frames_of
 from msakit.papers.ando2022.layers import best_layers, layer_runs
 from msakit.papers.ando2022.recipe import Settings
+from msakit.predictor import Predictor
 from msakit.runs.arm import Arm
 from msakit.runs.store import read_runs, run_path, write_run
 from msakit.strict import parse
@@ -500,3 +501,27 @@ def test_embeddings_are_the_leading_components(ando):
         assert values.shape[1] == len(shares) == 4, "no more than the embedding has"
         np.testing.assert_allclose(values.mean(0), 0, atol=1e-3)
         np.testing.assert_allclose(values.var(0) / values.var(0).sum(), shares, atol=2e-3)
+
+
+@pytest.mark.parametrize("task", ["ando", "classes"])
+def test_saved_heads_predict_as_recorded(task, request, tmp_path):
+    study = request.getfixturevalue(task)
+    runs, root = study.runs, study.root
+    if runs is None:
+        root = tmp_path / "runs"
+        runs = study.run(root, ["best-text", f"{WIDE}*"], seeds=[0])
+    heads = root.parent / "heads/ando2022" / study.corpus.name
+    arms = ["best-text", "best-audio", "best-vision", WIDE] if task == "ando" else ["best-text", WIDE]
+    assert {path.name for path in heads.iterdir()} == set(arms)
+    rows = study.corpus.table().set_index("segment_id")
+    for name in ("best-text", WIDE):
+        predictor = Predictor.from_pretrained(heads / name)
+        for recorded in runs.select(arm=name, seed=0).runs[0].test.head(2).to_dict("records"):
+            clip = rows.loc[recorded["segment_id"]]
+            media = {"video": clip["video"], "audio": clip["audio"]} if name == WIDE else {}
+            found = predictor.predict(text=clip["text"], **media)
+            if task == "ando":
+                assert found.score == pytest.approx(recorded["prediction"], abs=2e-3)
+            for label, probability in found.probabilities.items():
+                assert probability == pytest.approx(recorded[f"p_{label}"], abs=2e-3)
+            assert len(found.probabilities) == len(study.corpus.task.classes)
