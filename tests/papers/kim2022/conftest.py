@@ -1,6 +1,7 @@
 """A corpus of a few dozen segments with word times and arrays, an untrained BERT, and what the recipe records."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +62,21 @@ def write_corpus(folder: Path, classes: bool = False) -> Corpus:
     task = {"kind": "classification", "classes": CLASSES} if classes else {"kind": "regression", "low": -3, "high": 3}
     (folder / "corpus.json").write_text(json.dumps({"name": folder.name, "generated": True, "task": task}))
     return load_corpus(folder)
+
+
+def mag_pickle(path: Path, widths: dict[str, int], sizes: dict[str, int]) -> Path:
+    """Lists of ((words, visual, acoustic), label, segment); some words without a face, one segment of one word."""
+    random, content = np.random.default_rng(len(path.name)), {}
+    for split, count in sizes.items():
+        content[split] = []
+        for k in range(count):
+            words = list(random.choice(WORDS, 1 if k == 1 else random.integers(4, 9)))
+            vision, audio = (random.normal(size=(len(words), widths[name])) for name in ("vision", "audio"))
+            vision[0] = 0
+            label = np.array([[round(random.uniform(-3, 3), 1)]])
+            content[split].append(((words, vision, audio), label, f"{split}video{k // 2}[{k}]"))
+    path.write_bytes(pickle.dumps(content))
+    return path
 
 
 @pytest.fixture(scope="session")

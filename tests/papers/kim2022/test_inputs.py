@@ -24,7 +24,7 @@ from msakit.runs.arm import Input, read_arms
 from msakit.runs.experiment import Experiment
 from msakit.strict import parse
 
-from .conftest import ENCODERS, SETTINGS, WORDS, run
+from .conftest import ENCODERS, SETTINGS, WORDS, mag_pickle, run
 
 ARMS = arms_of("kim2022")
 
@@ -170,21 +170,6 @@ def test_a_feature_store_serves_the_layer_that_the_arm_names(tiny_corpora, bert,
         inputs.features(other)
     with pytest.raises(FeatureError, match="frames are tokens"):
         on_words(corpus, "audio", extract(corpus, load_encoder(f"text:{bert}"), tmp_path), 0, words_of(corpus))
-
-
-def mag_pickle(path: Path, widths: dict[str, int], sizes: dict[str, int]) -> Path:
-    """Lists of ((words, visual, acoustic), label, segment); some words without a face, one segment of one word."""
-    random, content = np.random.default_rng(len(path.name)), {}
-    for split, count in sizes.items():
-        content[split] = []
-        for k in range(count):
-            words = list(random.choice(WORDS, 1 if k == 1 else random.integers(4, 9)))
-            vision, audio = (random.normal(size=(len(words), widths[name])) for name in ("vision", "audio"))
-            vision[0] = 0
-            label = np.array([[round(random.uniform(-3, 3), 1)]])
-            content[split].append(((words, vision, audio), label, f"{split}video{k // 2}[{k}]"))
-    path.write_bytes(pickle.dumps(content))
-    return path
 
 
 def test_words_of_mag_pickles_keep_their_rows(tmp_path):

@@ -18,7 +18,7 @@ from msakit.reporting.scores import scores
 from msakit.runs.store import read_runs
 from msakit.strict import parse
 
-from .test_inputs import mag_pickle
+from .conftest import mag_pickle
 
 NOTEBOOK = Path(__file__).parents[3] / "notebooks/experiments/kim2022.ipynb"
 SIZES = {"train": 8, "dev": 4, "test": 5}
