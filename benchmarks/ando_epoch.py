@@ -88,7 +88,7 @@ def _against_products() -> Result:
     # The loop wants something to validate on: eight segments.
     few = {name: (values[: int(size[:8].sum())], size[:8]) for name, (values, size) in features.items()}
     valid = FeatureBatches(few, labels(MOSI_TRAIN)[:8], 8)
-    fit(model, watched, valid, loss=l1, optimizer=_adam(model), epochs=EPOCHS, progress=False)
+    fit(model, watched, valid, loss=l1, optimizer=_adam(model), epochs=EPOCHS)
     ours, bare = np.array(watched.steps), np.array(watched.products)
     epochs = ours.sum(1) / bare.sum(1)
     detail = {
