@@ -8,7 +8,7 @@ The variants take turns, and the fastest turn of each counts, so that what else 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from transformers import BertConfig
 from benchmarks import Result
 from msakit import process
 from msakit.models.shifted_bert import ShiftedBert
+from msakit.papers import arms_of
 from msakit.papers.kim2022.details import BestTestEpoch
-from msakit.papers.kim2022.inputs import Inputs
-from msakit.papers.kim2022.recipe import Arm, Settings, arms_of_paper, decayed_groups
+from msakit.papers.kim2022.inputs import EVAL_BATCH_SIZE
+from msakit.papers.kim2022.recipe import Settings, contrasted, decayed_groups
+from msakit.runs.arm import Arm
 from msakit.training.batching import TextBatches
 from msakit.training.loop import fit, set_seed
-from msakit.training.losses import mse, with_contrast
+from msakit.training.losses import Loss, mse, with_contrast
 
 SIZES = {"train": 1284, "valid": 229, "test": 686}
 REFERENCE_SHARE = 8  # of each split
@@ -34,9 +36,9 @@ SETTINGS = Settings(epochs=1)
 
 def run() -> list[Result]:
     """Two results: the reference's seconds over ours (MAG), and CMS with CLR over MAG."""
-    inputs = {split: _inputs(count, seed) for seed, (split, count) in enumerate(SIZES.items())}
-    arms = arms_of_paper()
-    part = {split: _inputs(count // REFERENCE_SHARE, seed) for seed, (split, count) in enumerate(SIZES.items())}
+    inputs = {split: _segments(count, seed) for seed, (split, count) in enumerate(SIZES.items())}
+    arms = arms_of("kim2022")
+    part = {split: _segments(count // REFERENCE_SHARE, seed) for seed, (split, count) in enumerate(SIZES.items())}
     variants: dict[str, Callable[[], float]] = {
         "reference": lambda: REFERENCE_SHARE * _reference(part, arms["mag"]),
         "mag": lambda: _ours(inputs, arms["mag"]),
@@ -48,7 +50,7 @@ def run() -> list[Result]:
             seconds[name].append(measure())
     best = {name: min(values) for name, values in seconds.items()}
     detail = {f"{name}_seconds": [round(value, 2) for value in values] for name, values in seconds.items()}
-    detail |= {"segments": SIZES, "mean_tokens": round(np.mean([len(ids) for ids in inputs["train"].token_ids]), 1)}
+    detail |= {"segments": SIZES, "mean_tokens": round(np.mean([len(ids) for ids in inputs["train"]["token_ids"]]), 1)}
     detail |= {"reference_timed_on": f"1/{REFERENCE_SHARE} of the segments", "threads": torch.get_num_threads()}
     padded = f"a loop that pads every batch to {LONGEST} tokens and scores valid and test each epoch"
     return [
@@ -57,47 +59,51 @@ def run() -> list[Result]:
     ]
 
 
-def _inputs(count: int, seed: int) -> Inputs:
-    """Random segments: one word a piece, as most words of MOSI are one."""
+def _segments(count: int, seed: int) -> dict[str, Any]:
+    """Arguments of TextBatches for random segments, zeros on their special tokens."""
     random = np.random.default_rng(seed)
     pieces = np.clip(np.round(random.lognormal(np.log(12.5), 0.6, count)), 3, LONGEST).astype(int)
-    words = [["word"] * int(length - 2) for length in pieces]
-    return Inputs(
-        [random.integers(1000, 30000, length).tolist() for length in pieces],
-        [[None, *range(length - 2), None] for length in pieces],
-        words,
-        {name: [random.normal(size=(len(w), d)).astype(np.float32) for w in words] for name, d in WIDTHS.items()},
-        {},
-        random.uniform(-3, 3, count),
-        0,
-        0,
-    )
+    token_ids = [random.integers(1000, 30000, length).tolist() for length in pieces]
+    vectors = {
+        name: [np.pad(random.normal(size=(length - 2, dim)).astype(np.float32), ((1, 1), (0, 0))) for length in pieces]
+        for name, dim in WIDTHS.items()
+    }
+    return {"token_ids": token_ids, "label": random.uniform(-3, 3, count), "per_token": vectors}
 
 
 def _model(arm: Arm) -> tuple[ShiftedBert, torch.optim.Optimizer]:
-    config = BertConfig().to_dict()
-    model = ShiftedBert(config, *WIDTHS.values(), shift=arm.shift, contrast=arm.contrast)
+    dims: dict[str, Any] = {f"d_{name}": dim for name, dim in WIDTHS.items()}
+    model = ShiftedBert(BertConfig().to_dict(), **dims, **arm.args, contrast=contrasted(arm))
     groups = decayed_groups(model, SETTINGS.weight_decay)
     return model, torch.optim.AdamW(groups, lr=SETTINGS.learning_rate, fused=True)
 
 
-def _ours(inputs: dict[str, Inputs], arm: Arm) -> float:
+def _ours(segments: dict[str, dict[str, Any]], arm: Arm) -> float:
     process.configure(matmul="onednn")
     generator = set_seed(0)
     model, optimizer = _model(arm)
-    train = inputs["train"].batches(SETTINGS.batch_size, generator=generator)
-    valid, test = (inputs[split].batches(256) for split in ("valid", "test"))
-    leaked = BestTestEpoch(test, inputs["test"].label)
-    loss = with_contrast(mse, arm.contrastive, temperature=arm.temperature, smoothing=arm.smoothing)
-    found = fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=leaked, progress=False)
-    return found.seconds
+    train = TextBatches(**segments["train"], batch_size=SETTINGS.batch_size, bucket=True, generator=generator)
+    valid, test = (
+        TextBatches(**segments[split], batch_size=EVAL_BATCH_SIZE, bucket=True) for split in ("valid", "test")
+    )
+    loss: Loss = mse
+    contrastive = arm.loss.contrastive
+    if contrastive is not None:
+        pairs = [(pair.split("-")[0], pair.split("-")[1]) for pair in contrastive.pairs]
+        loss = with_contrast(mse, contrastive.weight, pairs, contrastive.temperature, contrastive.smoothing)
+    kept = BestTestEpoch(test, segments["test"]["label"])
+    return fit(model, train, valid, loss=loss, optimizer=optimizer, epochs=1, on_epoch=kept).seconds
 
 
-def _reference(inputs: dict[str, Inputs], arm: Arm) -> float:
+def _reference(segments: dict[str, dict[str, Any]], arm: Arm) -> float:
     process.configure(keep_memory=False)
     set_seed(0)
     model, optimizer = _model(arm)
-    batches = {split: list(_padded(ready)) for split, ready in inputs.items()}
+    # Made before the clock starts: making them is not what is compared.
+    batches = {
+        split: list(TextBatches(**given, batch_size=SETTINGS.batch_size, pad_to=LONGEST))
+        for split, given in segments.items()
+    }
     started = time.perf_counter()
     model.train()
     for batch in batches["train"]:
@@ -110,10 +116,3 @@ def _reference(inputs: dict[str, Inputs], arm: Arm) -> float:
             for batch in batches[split]:
                 model(batch)
     return time.perf_counter() - started
-
-
-def _padded(ready: Inputs) -> Iterator[dict[str, Any]]:
-    """Made before the clock starts: making them is not what is compared."""
-    yield from TextBatches(
-        ready.token_ids, ready.label, SETTINGS.batch_size, per_token=ready.on_pieces(), pad_to=LONGEST
-    )
