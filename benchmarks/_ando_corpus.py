@@ -57,7 +57,7 @@ def corpus(folder: Path, segments: int) -> Corpus:
 class GeneratedEncoder:
     """Stands where an encoder would: noise of the published shape, made when a segment is encoded."""
 
-    name, dim, frame_rate = "generated", DIM, None
+    name, dim, frame_rate, conventional = "generated", DIM, None, False
 
     def __init__(self, modality: str, n_layers: int, segments: int) -> None:
         self.modality, self.n_layers = modality, n_layers

@@ -307,9 +307,10 @@ def _masked(values: np.ndarray) -> np.ndarray:
     """SpecAugment with the published settings on one segment, "time dim"."""
     values, mean = values.copy(), values.mean()
     for axis, masks, fraction in ((1, 10, 0.02), (0, 2, 0.2)):
-        for _ in range(masks):
-            width = int(torch.randint(max(int(np.ceil(fraction * values.shape[axis])), 1), ()))
-            start = int(torch.randint(values.shape[axis] - width + 1, ()))
+        limit = int(fraction * values.shape[axis])
+        for _ in range(masks if limit else 0):
+            width = int(torch.randint(limit, ()))
+            start = int(torch.randint(values.shape[axis] - width, ()))
             where = (slice(start, start + width), slice(None))
             values[where if axis == 0 else where[::-1]] = mean
     return values
