@@ -222,6 +222,13 @@ def test_what_makes_a_run_anew(call, change, anew):
     assert only(second, "text").record.title == text["title"]
 
 
+def test_other_folds_make_runs_anew(call):
+    text = {"text": DEFINITIONS["text"]}
+    found = call(text, folds=3, test_folds=[1])
+    assert call(text, found.corpus, folds=3, test_folds=[1]).trained == []
+    assert call(text, found.corpus, folds=4, test_folds=[1]).trained == [("text", 0, 1)]
+
+
 def test_another_order_of_the_classes_makes_runs_anew(call, corpora):
     """The rows of the corpus are the same, and so is its fingerprint; what an index means is not."""
     corpus = corpora(classes=True)
@@ -360,11 +367,21 @@ def test_references_are_recorded_once(call, corpora):
     assert call(DEFINITIONS, corpora()).runs.select(reference=True).arms == ("constant",), "of the real world"
 
 
+def test_references_know_the_whole_training_split(call, corpora):
+    corpus = corpora(classes=True)
+    found = call({"few": DEFINITIONS["text"] | {"protocol": {"share": 5}}}, corpus)
+    shares = np.bincount(corpus.splits["train"]["label"], minlength=3) / SIZES["train"]
+    run = only(found, "constant")
+    np.testing.assert_allclose(run.test[[f"p_{name}" for name in CLASSES]].iloc[0], shares, atol=1e-6)
+    assert run.record.measurements["segments"] == SIZES
+
+
 def test_references_are_recorded_once_a_fold(call, corpora):
     corpus = corpora(classes=True, oracle=True)
     leaky = {"like": "text", "title": "Leaky", "protocol": LEAKY}
     share = {"like": "text", "title": "Few", "protocol": {"share": 20}}
-    found = call({"leaky": leaky, "few": share, **DEFINITIONS}, corpus, seeds=(0, 1), folds=4)
+    shuffled = {"like": "text", "title": "Shuffled", "protocol": {"name": "x", "folds": "shuffled"}}
+    found = call({"leaky": leaky, "shuffled": shuffled, "few": share, **DEFINITIONS}, corpus, seeds=(0, 1), folds=4)
     references = found.runs.select(reference=True)
     assert references.arms == ("constant", "oracle")
     assert references.frame["fold"].tolist() == [0, 1, 2, 3] * 2
