@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jaxtyping import Float
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -19,7 +18,16 @@ from matplotlib.figure import Figure
 from msakit import papers
 from msakit.data.synthetic.lexicon import AMBIGUOUS
 from msakit.evaluation import metrics
-from msakit.papers.kim2022.tables import PAPER, kind_scores, ladder, main_metric, space, sweep_points, sweep_scores
+from msakit.papers.kim2022.tables import (
+    PAPER,
+    kind_scores,
+    ladder,
+    main_metric,
+    space,
+    sweep_points,
+    sweep_scores,
+    unit,
+)
 from msakit.reporting import figures as draw
 from msakit.reporting.contract import Paper
 from msakit.reporting.scores import arms_in_order, by_corpus, kind_of_data, labels
@@ -69,7 +77,12 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
         if len(kinds := kind_scores(part, paper)):
             # Without what stands in brackets: the three fit on one line.
             short = {arm: titles[arm].partition(" (")[0] for arm in ladder(part, paper)}
-            keep(kinds_of_segments(kinds, short, metric), kinds, f"{corpus}-kinds", f"{where}, test")
+            over = "folds" if unit(part) == "folds" else "seeds and test videos"
+            with draw.style():
+                figure, axes = plt.subplots(figsize=(0.75 * draw.PAGE, 2.6))
+                draw.group_bars(axes, kinds, metric, short)
+                axes.set_xlabel("Kind of segment")
+            keep(figure, kinds, f"{corpus}-kinds", f"{where}, test, 95 % intervals over {over}")
     return drawn
 
 
@@ -111,11 +124,17 @@ def chosen_shifts(runs: Runs, paper: Paper) -> pd.DataFrame:
 
 
 def embedding_points(runs: Runs, paper: Paper) -> pd.DataFrame:
-    """t-SNE of the projected vectors of seed 0, each arm on its own: arm, modality, label, x, y."""
+    """The projected vectors of seed 0 by t-SNE, each arm on its own: segment_id, modality, label, arm, x, y.
+
+    With cosine distances, started from the principal components: the same each time on the same machine.
+    """
+    from sklearn.manifold import TSNE
+
     parts = []
     for table in _artifacts(runs, paper, "space", "embeddings").values():
         vectors = table.filter(regex=r"^e\d+$").to_numpy(np.float32)
-        x, y = coordinates(vectors).T
+        perplexity = min(30.0, (len(vectors) - 1) / 3)
+        x, y = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0).fit_transform(vectors).T
         parts.append(table[["segment_id", "modality", "label", "arm"]].assign(x=x, y=y))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -208,14 +227,6 @@ def _bar(figure: Figure, axes: np.ndarray, colours: str, low: float, high: float
     bar.outline.set_visible(False)
 
 
-def coordinates(vectors: Float[np.ndarray, "points dim"], seed: int = 0) -> Float[np.ndarray, "points 2"]:
-    """t-SNE with cosine distances, started from the principal components; the same each time on the same machine."""
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30.0, (len(vectors) - 1) / 3)
-    return TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=seed).fit_transform(vectors)
-
-
 def alignment_and_uniformity(frame: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Before and after training, one line an arm with its interval over seeds: pairs of modalities, then modalities.
 
@@ -264,13 +275,4 @@ def sweeps(frame: pd.DataFrame, names: Mapping[str, str], label: str) -> Figure:
         axes[0, 0].set_ylabel(label)
         ring = plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=draw.GREY, label="the arm's own value")
         figure.legend(handles=[ring], loc="outside lower center")
-    return figure
-
-
-def kinds_of_segments(frame: pd.DataFrame, titles: Mapping[str, str], metric: str) -> Figure:
-    """Bars by kind of segment (plain, ambiguous, sarcastic), one an arm, as :func:`draw.group_bars` has them."""
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(0.75 * draw.PAGE, 2.6))
-        draw.group_bars(axes, frame, metric, titles)
-        axes.set_xlabel("Kind of segment")
     return figure

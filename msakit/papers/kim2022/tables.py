@@ -174,9 +174,10 @@ SWEEP_NOTES = (
 
 
 def sweep_points(runs: Runs, paper: Paper) -> dict[str, str]:
-    """Arm to the sweep (a group of arms) that it is a point of."""
-    trained = runs.select(reference=False).frame.drop_duplicates("arm")
-    return {arm: group for arm, group in trained[["arm", "group"]].to_numpy() if group in paper.facts["sweeps"]}
+    """Arm to the sweep that it is a point of: the arms of that group that are like the arm that it varies."""
+    definitions = {run.record.arm: run.record.definition for run in runs.select(reference=False)}
+    varied = {name: sweep["arm"] for name, sweep in paper.facts["sweeps"].items()}
+    return {arm: d.group for arm, d in definitions.items() if d.group in varied and d.like == varied[d.group]}
 
 
 def sweep_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
@@ -195,7 +196,7 @@ def sweep_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
         own = found["arm"] == sweep["arm"]
         parts.append(found.assign(sweep=name, at=found["arm"].map(at), own=own).sort_values("at", kind="stable"))
     columns = ["sweep", "at", "own", "seed", "fold", "value"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame()
 
 
 def _value(definition: Mapping[str, Any], setting: str) -> float:
@@ -230,17 +231,16 @@ SPACE_NOTES = (
 
 
 def space(runs: Runs, arms: Collection[str]) -> pd.DataFrame:
-    """arm, quantity, of, stage, seed, fold, value of every run of these arms that measured its joint space."""
-    rows = []
-    for record in (run.record for arm in arms for run in runs.select(arm=arm)):
-        for quantity in ("alignment", "uniformity"):
-            for stage, values in record.measurements.get(quantity, {}).items():
-                for of, value in values.items():
-                    rows.append(
-                        (record.arm, quantity, of, stage, record.seed, record.fold and record.fold.index, value)
-                    )
-    frame = pd.DataFrame(rows, columns=["arm", "quantity", "of", "stage", "seed", "fold", "value"])
-    return frame.sort_values("quantity", kind="stable")
+    """arm, quantity, of, stage, seed (and fold), value of every run of these arms that measured its joint space."""
+    rows = [
+        (run.record.arm, quantity, of, stage, run.record.stem, value)
+        for quantity in ("alignment", "uniformity")
+        for arm in arms
+        for run in runs.select(arm=arm)
+        for stage, values in run.record.measurements.get(quantity, {}).items()
+        for of, value in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["arm", "quantity", "of", "stage", "seed", "value"])
 
 
 def space_table(runs: Runs, paper: Paper) -> pd.DataFrame:

@@ -150,6 +150,16 @@ def test_a_point_that_a_reader_adds_stands_in_the_sweep(runs, tmp_path):
     assert list(frame["value"]) == [0.0, 0.1, 0.3, 0.5]
 
 
+def test_a_variant_of_a_point_is_not_mixed_with_it(runs, tmp_path):
+    record(tmp_path)
+    point = "cms-clr-smooth.lambda-0.3"
+    variant = PAPER.arms[point].model_dump(exclude={"settings"}) | {"like": point, "title": "Point [slow]"}
+    write(tmp_path, f"{point}@slow", 0, regression(LABEL, LABEL + 3), **variant)
+    both = read_runs(tmp_path)
+    pd.testing.assert_frame_equal(report.sweep_table(both, PAPER), report.sweep_table(runs, PAPER))
+    assert f"{point}@slow" in set(report.tables(both)["mini-mosi"].frame["arm"])
+
+
 def test_space_before_and_after(runs):
     frame = report.space_table(runs, PAPER).set_index("quantity")
     assert frame.loc["alignment", "after"] == 1.0
