@@ -171,7 +171,7 @@ def gate_figure(gates: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
         at = points["label"].map(names.index) + 0.09 * (number - 1)
         axis.errorbar(at, points["mean"], draw.error_bars(points), color=tint, elinewidth=0.7, capsize=1.5, lw=1.3,
                       ls=line, marker=marker, label=modality)  # fmt: skip
-    axis.set_xticks(range(len(names)), names)
+    axis.set_xticks(range(len(names)), names, rotation=0 if task.kind == "regression" else 30)
     axis.set_ylim(0, 1)
     axis.set_xlabel(label_words(task) + (", rounded" if task.kind == "regression" else ""))
     axis.set_ylabel("Gate (0 shut, 1 open)")

@@ -30,7 +30,7 @@ from msakit.papers.ando2022.arms import single_layer
 from msakit.papers.ando2022.inputs import Inputs, extract_all
 from msakit.papers.ando2022.layers import best_layers, single_layer_of, takes_best
 from msakit.papers.ando2022.training import LayerSweep, Settings, Training, train
-from msakit.runs.arm import Arm, read_arms
+from msakit.runs.arm import MEAN, Arm, read_arms
 from msakit.runs.experiment import Case, Experiment
 from msakit.runs.jobs import Outcome
 from msakit.runs.record import Feature, Record
@@ -81,12 +81,13 @@ def run(
     cases = [case for name, arm in arms.items() for case in experiment.cases(name, arm)]
     if sweep_on is None and torch.cuda.is_available():
         sweep_on = "cuda"
-    first = [case for case in cases if not takes_best(case.arm)]
+    # A mean comes after what it averages, which may be arms of best layers.
+    first = [case for case in cases if not _waits(case.arm)]
     study = _Study(experiment, inputs, {} if sweep_on is None else _sweeps(experiment, first, inputs, sweep_on))
     runs = study.run(first, {})
     best = best_layers(runs)
     found = {run.record.identity: run for run in runs}
-    for fold in dict.fromkeys(_fold(case) for case in cases if takes_best(case.arm)):
+    for fold in dict.fromkeys(_fold(case) for case in cases if _waits(case.arm)):
         chosen = best.get(fold, {})
         logger.info("best layers on validation%s: %s", "" if fold < 0 else f", fold {fold}", chosen)
         later = study.run([case for case in cases if _fold(case) == fold], chosen)
@@ -124,6 +125,11 @@ class _Study:
             return train(Training(self.experiment, case, sources), after)
 
         return self.experiment.run(cases, features, outcome, keeps=_keeps)
+
+
+def _waits(arm: Arm) -> bool:
+    """Whether an arm can be trained only when the single layers are."""
+    return takes_best(arm) or arm.model == MEAN
 
 
 def _keeps(case: Case) -> bool:

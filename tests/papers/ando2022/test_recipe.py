@@ -276,6 +276,14 @@ def test_in_folds_each_fold_has_its_own_choice(task, request, tmp_path):
         assert not videos[0] & videos[1]
 
 
+def test_a_mean_of_arms_waits_for_the_best_layers(ando, tmp_path):
+    own = {"late": {"title": "Late fusion", "model": "mean", "args": {"of": ["best-text", "conventional-audio"]}}}
+    runs = ando.run(tmp_path / "runs", ["best-text", "conventional-audio"], own=own, seeds=[0])
+    parts = [runs.select(arm=arm).runs[0].test["prediction"] for arm in ("best-text", "conventional-audio")]
+    (late,) = runs.select(arm="late")
+    np.testing.assert_allclose(late.test["prediction"], np.mean(parts, axis=0), rtol=1e-4, atol=1e-5)
+
+
 def test_a_models_own_file_trains(ando, tmp_path):
     (tmp_path / "mean_model.py").write_text(
         "import torch\n"
