@@ -36,15 +36,6 @@ def tiny_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ando(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_root: Path, tiny_features: Path) -> Any:
-    from tiny_papers import ANDO, ANDO_ARMS, SEEDS, Recipe, ando2022, ando_stores
-
-    corpus = tiny_corpora["mini-mosi"]
-    call = partial(ando2022.run, corpus, *ando_stores(corpus, tiny_encoders, tiny_features), arms=ANDO_ARMS)
-    return Recipe(call, call(ANDO, SEEDS, tiny_root), tiny_root)
-
-
-@pytest.fixture(scope="session")
 def kim(tiny_corpora: dict[str, Any], tiny_encoders: dict[str, str], tiny_root: Path, tiny_features: Path) -> Any:
     from tiny_papers import KIM, KIM_ARMS, SEEDS, Recipe, kim2022, kim_stores
 

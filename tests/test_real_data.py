@@ -37,10 +37,10 @@ def transcripts() -> set[str]:
 
 
 def text_keys(value: Any) -> Iterator[Any]:
-    """What stands under a key "text" at any depth."""
+    """What stands under a key "text" at any depth; of a table of a record these are names of its columns."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if key == "text":
+            if key == "text" and not (isinstance(item, list) and set(map(str, item)) <= set(value.get("columns", []))):
                 yield item
             yield from text_keys(item)
     elif isinstance(value, list):
@@ -108,41 +108,44 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_encoder
 def test_all_layers_of_a_pre_trained_encoder_and_the_audio_that_came_along(small: Path, tmp_path: Path):
     from msakit.data.corpus import load_corpus
-    from msakit.papers.ando2022.recipe import recipe as ando2022
-    from msakit.papers.ando2022.recipe import tables as report
+    from msakit.papers import choose_arms
+    from msakit.papers.ando2022 import recipe
+    from msakit.papers.ando2022.inputs import Inputs, extract_all
+    from msakit.papers.ando2022.tables import tables
+    from msakit.reporting.scores import scores
     from msakit.reporting.tables import to_markdown
 
     corpus = load_corpus(small)
     assert not corpus.generated
     assert {split: len(rows) for split, rows in corpus.splits.items()} == COUNTS
     text = {"kind": "text", "path": f"package:{PACKAGE}/model", "name": "minilm-l6"}
-    encoded = ando2022.extract_all(corpus, {"text": text}, tmp_path / "features")
-    classic = ando2022.extract_all(
-        corpus, {"audio": {"kind": "precomputed", "path": str(small), "array": "audio"}}, tmp_path / "features"
-    )
+    audio = {"kind": "precomputed", "path": str(small), "array": "audio"}
+    stores = extract_all(corpus, {"text": text, "conventional-audio": audio}, tmp_path / "features")
 
-    store = encoded["text"]
+    store = stores["text"]
     assert (store.n_layers, store.dim) == (LAYERS, 384)
     assert (store.segments["status"] == "ok").all()
-    states = store.take(list(corpus.splits["test"]["segment_id"]), None)[0].astype(np.float32)
+    ids = list(corpus.splits["test"]["segment_id"])
+    states = [np.concatenate([store.frames(each, layer) for each in ids]).astype(np.float32) for layer in range(LAYERS)]
     for layer in range(LAYERS - 1):  # no layer is the next one again
         assert np.abs(states[layer] - states[layer + 1]).mean() > 1e-3
-    assert (classic["audio"].segments["length"] == 1).all()
-    assert classic["audio"].dim == 73
+    assert (stores["conventional-audio"].segments["length"] == 1).all()
+    assert stores["conventional-audio"].dim == 73
 
-    settings = ando2022.Settings(epochs=2, warmup_epochs=1, cosine_epochs=2, learning_rate=1e-3)
-    runs = ando2022.run(corpus, encoded, classic, settings, [0], tmp_path / "runs")
+    settings = recipe.Settings(epochs=2, warmup_epochs=1, cosine_epochs=2, learning_rate=1e-3)
+    arms = choose_arms("ando2022", lacks=Inputs(stores).lacks)
+    runs = recipe.run(corpus, arms, stores, settings, [0], tmp_path / "runs")
     pairs = [f"{family}-text-audio" for family in ("convbert", "output", "best", "weighted")]
     assert set(runs.frame["arm"]) == {
         *(f"layer{layer}-text" for layer in range(LAYERS)), "output-text", "best-text", "weighted-text",
         "conventional-audio", *pairs, *(f"{name}.concat" for name in pairs), "constant",
     }  # fmt: skip
-    scores = runs.scores("mae").set_index("arm")["value"]
-    assert scores.between(0.5, 2.5).all()
+    values = scores(runs, "mae").set_index("arm")["value"]
+    assert values.between(0.5, 2.5).all()
     truth, known = (np.asarray(corpus.splits[split]["label"]) for split in ("test", "train"))
-    assert scores["constant"] == pytest.approx(np.abs(truth - np.median(known)).mean(), rel=1e-5)
+    assert values["constant"] == pytest.approx(np.abs(truth - np.median(known)).mean(), rel=1e-5)
 
-    written = "\n".join(to_markdown(table) for table in report.tables(runs).values())
+    written = "\n".join(to_markdown(table) for table in tables(runs).values())
     assert "Generated data" not in written
     assert "Oracle" not in written
     (tmp_path / "runs" / "table.md").write_text(written)

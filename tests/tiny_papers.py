@@ -39,12 +39,6 @@ SIZES = {
     "mini-memes": {"train": 24, "valid": 12, "test": 12},
 }
 SEEDS = (0, 1)
-# Every kind of arm once; there are no conventional features of vision.
-ANDO_ARMS = (
-    "conventional-text", "conventional-audio", "conventional-text-audio", "convbert-text-audio", "layer*",
-    "output-text", "output-text-audio-vision", "best-text", "best-audio", "best-vision", "best-text-audio-vision*",
-    "weighted-text", "weighted-text-audio-vision",
-)  # fmt: skip
 
 
 def corpora(root: Path) -> dict[str, Corpus]:
