@@ -115,7 +115,7 @@ class Inputs:
                     per_token["word_positions"] = [word_positions(word_ids[r], len(self.words[r])) for r in rows]
                 else:
                     per_token[name] = [
-                        align_to_pieces(word_ids[row], stretched(values[source], len(self.words[row])))
+                        align_to_pieces(word_ids[row], resampled(values[source], len(self.words[row])))
                         for row, source in zip(rows, sources, strict=True)
                     ]
             batches[split] = TextBatches(
@@ -195,7 +195,7 @@ def derangement(count: int, random: np.random.Generator) -> Int[np.ndarray, " se
     return order
 
 
-def stretched(vectors: Float32[np.ndarray, "_other dim"], count: int) -> Float32[np.ndarray, "_word dim"]:
+def resampled(vectors: Float32[np.ndarray, "_other dim"], count: int) -> Float32[np.ndarray, "_word dim"]:
     """The vectors of one segment's words over `count` words, in proportion; zeros if it has no word."""
     if not len(vectors):
         return np.zeros((count, vectors.shape[1]), np.float32)

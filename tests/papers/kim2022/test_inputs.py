@@ -18,7 +18,7 @@ from msakit.encoders import load_encoder
 from msakit.features import FeatureError, average_over_words, extract
 from msakit.models.layers.word_pieces import word_positions
 from msakit.papers import arms_of
-from msakit.papers.kim2022.inputs import Inputs, derangement, stretched
+from msakit.papers.kim2022.inputs import Inputs, derangement, resampled
 from msakit.papers.kim2022.words import Array, _averaged, equal_parts, in_parts, on_words, words_of
 from msakit.runs.arm import Input, read_arms
 from msakit.runs.experiment import Experiment
@@ -81,10 +81,10 @@ def test_the_control_gives_each_segment_the_sound_of_another(numbers, encoders, 
     assert (order != np.arange(7)).all()
     assert list(derangement(7, np.random.default_rng(3))) == list(order)
     vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert stretched(vectors, 3).tolist() == vectors.tolist()
-    assert stretched(vectors, 6).tolist() == vectors[[0, 0, 1, 1, 2, 2]].tolist()
-    assert stretched(vectors, 2).tolist() == vectors[[0, 2]].tolist()
-    assert stretched(vectors[:0], 2).tolist() == [[0, 0], [0, 0]]
+    assert resampled(vectors, 3).tolist() == vectors.tolist()
+    assert resampled(vectors, 6).tolist() == vectors[[0, 0, 1, 1, 2, 2]].tolist()
+    assert resampled(vectors, 2).tolist() == vectors[[0, 2]].tolist()
+    assert resampled(vectors[:0], 2).tolist() == [[0, 0], [0, 0]]
     (tmp_path / "own").mkdir()
     _, case, own = case_of(numbers, encoders, ARMS["mag"], tmp_path / "own", seed=3)
     _, _, shuffled = case_of(numbers, encoders, ARMS["mag-shuffled"], tmp_path, seed=3)
