@@ -6,7 +6,7 @@ and the embeddings of the test split.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,16 @@ def outputs(model: Any, batches: FeatureBatches) -> dict[str, Tensor]:
     return found
 
 
-def measure(model: Any, sources: Sources, batches: FeatureBatches) -> dict[str, Any]:
-    """Trainable parameters; by modality the state of the features and, where layers are mixed, their weights."""
+def measure(model: Any, sources: Sources, found: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Trainable parameters; by modality the state of the features and, where layers are mixed, their weights.
+
+    found: `outputs` of the model.
+    """
     measured: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "features": {modality: state(source.store) for modality, source in sources.items()},
     }
-    found = {modality: outputs(model, batches).get(f"layer_weights_{modality}") for modality in sources}
-    mixed = {name: weights.tolist() for name, weights in found.items() if weights is not None}
+    mixed = {name: found[f"layer_weights_{name}"].tolist() for name in sources if f"layer_weights_{name}" in found}
     if mixed:
         measured["layer_weights"] = {name: [round(weight, 6) for weight in each] for name, each in mixed.items()}
     return measured

@@ -58,7 +58,8 @@ def run(
 ) -> Runs:
     """Train every arm with every seed, skipping what is recorded under ``root``; gives back their runs.
 
-    An arm with ``layer: best`` brings the single layers that its choice rests on. The heads of seed 0 of such arms are
+    An arm with ``layer: best`` brings the single layers that its choice rests on, trained with the experiment's own
+    settings whatever the arm's are. The heads of seed 0 of such arms are
     saved under ``heads`` beside ``root``, for new clips (:class:`msakit.predictor.Predictor`).
 
     Args:

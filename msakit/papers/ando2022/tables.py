@@ -24,7 +24,6 @@ from msakit.reporting.scores import (
 )
 from msakit.reporting.tables import Table, arm_table, data_note
 from msakit.runs.arm import Arm
-from msakit.runs.record import Record
 from msakit.runs.store import Runs
 
 PAPER = "ando2022"
@@ -87,22 +86,19 @@ def definitions(runs: Runs, paper: Paper) -> dict[str, Arm]:
 
 def resolved(runs: Runs) -> dict[str, str]:
     """By arm, what to add to its title: layers that were chosen, and modalities that are conventional instead."""
-    records: dict[str, list[Record]] = {}
-    for run in runs:
-        records.setdefault(run.record.arm, []).append(run.record)
-    return {arm: f" ({words})" for arm, each in records.items() if (words := ", ".join(_resolved(each)))}
-
-
-def _resolved(records: list[Record]) -> list[str]:
-    layers, conventional = [], []
-    for modality, given in records[0].definition.inputs.items():
-        features = [record.features[modality] for record in records]
-        if features[0].encoder != given.encoder:
-            conventional.append(f"{modality} conventional")
-        elif given.layer == "best":
-            layers.append("/".join(map(str, sorted({int(str(feature.layer)) for feature in features}))))
-    start = "layer" if len(layers) == 1 else "layers"
-    return [*([f"{start} {', '.join(layers)}"] if layers else []), *conventional]
+    found = {}
+    for arm in runs.select(reference=False).arms:
+        records, layers, conventional = [run.record for run in runs.select(arm=arm)], [], []
+        for modality, given in records[0].definition.inputs.items():
+            features = [record.features[modality] for record in records]
+            if features[0].encoder != given.encoder:
+                conventional.append(f"{modality} conventional")
+            elif given.layer == "best":
+                layers.append("/".join(map(str, sorted({int(str(feature.layer)) for feature in features}))))
+        start = [f"{'layer' if len(layers) == 1 else 'layers'} {', '.join(layers)}"] if layers else []
+        if start or conventional:
+            found[arm] = f" ({', '.join([*start, *conventional])})"
+    return found
 
 
 # --- single layers ------------------------------------------------------------------------------------------------

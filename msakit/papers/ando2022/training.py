@@ -159,7 +159,8 @@ class LayerSweep:
 
 def _outcome(training: Training, model: Any, result: Fit, valid: FeatureBatches, after: After | None = None) -> Outcome:
     test = training.batches("test")
-    gated = len(training.sources) > 1 and "gates" in details.outputs(model, test)
+    outputs = details.outputs(model, test)
+    gated = len(training.sources) > 1 and "gates" in outputs
     tables = []
     for split, batches in {"valid": valid, "test": test}.items():
         found = predict(model, batches, ("prediction", "gates") if gated else ("prediction",))
@@ -168,6 +169,6 @@ def _outcome(training: Training, model: Any, result: Fit, valid: FeatureBatches,
             table[f"gate_{name}"] = found["gates"][:, column]
         tables.append(table)
     more, artifacts = after(model, test, tables) if after else ({}, {})
-    measurements = training.experiment.sizes(training.case) | details.measure(model, training.sources, test) | more
+    measurements = training.experiment.sizes(training.case) | details.measure(model, training.sources, outputs) | more
     metric = {"l1": "mae"}.get(training.loss, training.loss)
     return Outcome(result, metric, tables, measurements, artifacts=artifacts)
