@@ -238,7 +238,7 @@ def space(runs: Runs, arms: Collection[str]) -> pd.DataFrame:
         for arm in arms
         for run in runs.select(arm=arm)
         for stage, values in run.record.measurements.get(quantity, {}).items()
-        for of, value in values.items()
+        for of, value in sorted(values.items())  # records of either form in one order
     ]
     return pd.DataFrame(rows, columns=["arm", "quantity", "of", "stage", "seed", "value"])
 
