@@ -308,7 +308,7 @@ def find_head(folder: str | Path) -> Path:
     Raises PredictorError where there is none.
     """
     found = [
-        path.parent for place in ("results", "build") for path in Path(folder).glob(f"{place}/**/heads/*/*/*/{FILE}")
+        path.parent for root in ("results", "build") for path in Path(folder).glob(f"{root}/**/heads/*/*/*/{FILE}")
     ]
     if not found:
         raise PredictorError(

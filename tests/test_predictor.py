@@ -168,13 +168,13 @@ class Own(GatedFusion):
 def test_a_class_of_ones_own_is_loaded_where_it_is_given(stores, tiny_corpora, tmp_path):
     encoded, _ = stores
     head = Own({"text": encoded["text"].dim}, 8, 4, 2)
-    made = Predictor.from_stores(head, {"text": encoded["text"]}, {"text": -1})
-    made.save_pretrained(tmp_path / "h")
+    saved = Predictor.from_stores(head, {"text": encoded["text"]}, {"text": -1})
+    saved.save_pretrained(tmp_path / "h")
     with pytest.raises(PredictorError, match=rf"holds a {__name__}:Own, none of this package: give its class as"):
         Predictor.from_pretrained(tmp_path / "h")
     loaded = Predictor.from_pretrained(tmp_path / "h", model=f"{__name__}:Own")
     assert type(loaded.head).__name__ == "Own"
-    assert loaded.predict(text="a film").score == made.predict(text="a film").score
+    assert loaded.predict(text="a film").score == saved.predict(text="a film").score
 
 
 def test_folders_of_the_first_version_still_open(saved, tmp_path):

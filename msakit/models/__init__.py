@@ -109,16 +109,16 @@ def model_class(reference: str) -> Any:
     Raises:
         ValueError: no such name, module, file or class.
     """
-    place, separator, attribute = MODELS.get(reference, reference).rpartition(":")
+    source, separator, attribute = MODELS.get(reference, reference).rpartition(":")
     if not separator:
         raise ValueError(
             f"no model {reference!r}: choose from {', '.join(MODELS)}, or name a class of your own, as module:Class "
             f"or path/to/file.py:Class.{did_you_mean(reference, MODELS)}"
         )
-    module = _file_module(Path(place)) if place.endswith(".py") else _module(place)
+    module = _file_module(Path(source)) if source.endswith(".py") else _module(source)
     if not hasattr(module, attribute):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-        raise ValueError(f"{place} has no class {attribute!r}.{did_you_mean(attribute, classes)}")
+        raise ValueError(f"{source} has no class {attribute!r}.{did_you_mean(attribute, classes)}")
     return getattr(module, attribute)
 
 
@@ -159,8 +159,8 @@ def build_model(
 
 def reference_of(model: Any) -> str:
     """What `model_class` finds the class of this model by: its name in MODELS, else module:Class."""
-    place = f"{type(model).__module__}:{type(model).__qualname__}"
-    return next((name for name, each in MODELS.items() if each == place), place)
+    source = f"{type(model).__module__}:{type(model).__qualname__}"
+    return next((name for name, each in MODELS.items() if each == source), source)
 
 
 def _module(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""CLIP as a rival of joint fine-tuning: two towers made for each other by contrast (Radford et al. 2021).
+"""CLIP as a rival of joint fine-tuning: two towers trained for each other by contrast (Radford et al. 2021).
 
 u and v are the projected image and text vectors, each of length 1, so that the sum of u∘v is CLIP's own similarity.
 

@@ -1,4 +1,4 @@
-"""The gate that shifts a word also sees the whole utterance: contexts pooled from its words, its voice and its face.
+"""The gate that shifts a word also gets the whole utterance: contexts pooled from its words, its voice and its face.
 
 Source: Kim & Kim 2022 (CMSBERT-CLR).  The paper's equations were not available; this is a RECONSTRUCTION from its
 abstract, on top of MAG (see mag.py), which it names as its base:

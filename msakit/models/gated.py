@@ -6,7 +6,7 @@ z_m = FC [A_1 h; ...; A_4 h].  Gates are independent: a_m = sigmoid(w_m [z_visio
 softmax, and z = sum_m a_m z_m.  With `n_layers` the input is a learnt mixture of an encoder's hidden layers.
 E = 128, Z = 64 are the published sizes for MOSI, E = 256, Z = 128 those for MOSEI.
 
-Deviations: frames are packed (only the softmax of the pooling sees slots of padding, with weight zero); a segment
+Deviations: frames are packed (only the softmax of the pooling has slots of padding, with weight zero); a segment
 without any frame in a modality gets a zero embedding there; classification has one logit a class; the probability of
 dropout is rounded as :mod:`msakit.models.layers.dropout` says.
 """
@@ -59,7 +59,7 @@ class AttentivePooling(nn.Module):
         owner, position, longest = layout_of(lengths) if layout is None else layout
         batch, slot = len(lengths), owner * longest + position
         scores = self.score(self.hidden(frames).tanh())
-        # Only here is there a rectangle, "batch * longest" slots of which a softmax sees its segment's own.
+        # Only here is there a rectangle, "batch * longest" slots, of which each softmax is masked to its segment's own.
         padded = frames.new_zeros(batch * longest, frames.shape[-1]).index_copy(0, slot, frames)
         padded_scores = scores.new_zeros(batch * longest, self.heads).index_copy(0, slot, scores)
         outside = torch.arange(longest, device=lengths.device) >= lengths[:, None]

@@ -6,7 +6,7 @@ dropout .4, feed-forward 2048), Dropout .5, Linear 128, ReLU, Dropout .5, Linear
 
 `attention_over="single"` is as published: the concatenation is ONE token of 64 dimensions, so the softmax runs over a
 sequence of length 1 and attention is a linear map.  `attention_over="modalities"` is the correction: two tokens of 32
-dimensions, one a modality, attend to each other and are concatenated afterwards, so that the classifier sees 64
+dimensions, one a modality, attend to each other and are concatenated afterwards, so that the classifier gets 64
 dimensions either way.  The tokens need no position code: each modality has its own projection and bias.
 Two classes have one logit, as published (binary cross entropy).  Frozen encoders are the ablation of the joint
 fine-tuning.  Left out: the unused 32 -> 32 layer of the published code.

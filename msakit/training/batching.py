@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
@@ -110,8 +109,7 @@ class FeatureBatches(_Batches):
     """Packed frames (`msakit.models.Frames`), gathered batch by batch from arrays in memory or memory-mapped.
 
     features: for each modality a FrameSource, or (frames "*layer frames dim", lengths "segments"); half precision is
-    widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.  device: where the frames are
-    kept and served from; by default they stay where they are.
+    widened batch by batch.  augment: SpecAugment on each batch, drawn from `generator`.
     """
 
     def __init__(
@@ -123,7 +121,6 @@ class FeatureBatches(_Batches):
         generator: torch.Generator | None = None,
         drop_last: bool = False,
         augment: SpecAugment | None = None,
-        device: torch.device | str | None = None,
     ) -> None:
         super().__init__(label, batch_size, {}, generator, drop_last)
         if augment is not None and generator is None:
@@ -135,10 +132,10 @@ class FeatureBatches(_Batches):
             source = given if isinstance(given, FrameSource) else _end_to_end(name, *given)
             scale = None if source.scaling is None else (source.scaling.mean, source.scaling.deviation)
             self.features[name] = _Frames(
-                _tensor(source.frames).to(device),
+                _tensor(source.frames),
                 torch.from_numpy(np.asarray(source.starts, dtype=np.int64)),
                 torch.from_numpy(np.asarray(source.lengths, dtype=np.int64)),
-                None if scale is None else (_tensor(scale[0]).to(device), _tensor(scale[1]).to(device)),
+                None if scale is None else (_tensor(scale[0]), _tensor(scale[1])),
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -160,12 +157,10 @@ class FeatureBatches(_Batches):
         for name, (frames, starts, lengths, scale) in self.features.items():
             layout = layout_of(lengths[rows])
             wanted = starts[rows][layout.owner] + layout.position
-            values = _float32(frames.index_select(-2, wanted.to(frames.device)))
+            values = _float32(frames.index_select(-2, wanted))
             if scale is not None:
                 values = (values - scale[0]) / scale[1]
             packed = Packed(values, lengths[rows], layout)
-            if frames.device.type != "cpu":
-                packed = send_to_device(packed, frames.device)
             if self.augment is not None:
                 packed = self.augment.mask(packed, torch.cat(drawn[name], 2))
             parts[name] = split_packed(packed, sizes)

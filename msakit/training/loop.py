@@ -94,7 +94,7 @@ def fit(
     With n processes and k accumulation steps (`Accelerator(gradient_accumulation_steps=k)`), one step of the optimizer
     takes the next n * k batches, each weighted by its samples: the same step as on one batch of them all, as far as
     the loss is a mean over samples.  Nothing is left out at the end of an epoch.  Every process needs batches and a
-    model made with the same seed, and runs all of validation; the main process's numbers count.
+    model built with the same seed, and runs all of validation; the main process's numbers count.
 
     Raises ValueError for unknown options or a checkpoint of another fit, FloatingPointError once a loss is not finite.
     """

@@ -20,20 +20,20 @@ from msakit.models.layers.packed import Packed, layout_of
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Settings; call it with packed features and the run's generator."""
+    """Settings; call it with packed features on the CPU and the run's generator."""
 
     feature_masks: int = 10
     feature_width: float = 0.02  # r of the dimensions
     time_masks: int = 2
     time_width: float = 0.20  # r of the segment's frames
-    layers_apart: bool = True  # each hidden layer draws its own masks; False: all are masked at the same places
+    layers_apart: bool = True  # each hidden layer draws its own masks; False: all are masked alike
 
     def __post_init__(self) -> None:
         if not (0 <= self.feature_width <= 1 and 0 <= self.time_width <= 1):
             raise ValueError(f"widths are fractions from 0 to 1, not {self.feature_width} and {self.time_width}")
 
     def __call__(self, packed: Packed, generator: torch.Generator) -> Packed:
-        """The same frames with masks; frames without any mask are unchanged.  The generator lives on the CPU."""
+        """The same frames with masks; frames without any mask are unchanged."""
         return self.mask(packed, self.draw(len(packed.lengths), packed.frames.shape[:-2].numel(), generator))
 
     def draw(self, segments: int, layers: int, generator: torch.Generator) -> Float[Tensor, "two layer segment mask"]:
@@ -43,21 +43,21 @@ class SpecAugment:
 
     def mask(self, packed: Packed, drawn: Float[Tensor, "two layer segment mask"]) -> Packed:
         """The frames with the masks that were drawn."""
-        shape, device, lengths = packed.frames.shape, packed.frames.device, packed.lengths
+        shape, lengths = packed.frames.shape, packed.lengths
         owner, position, _ = layout = packed.layout or layout_of(lengths)
         frames = packed.frames.reshape(-1, *shape[-2:])
         layers, batch, dim = len(frames), len(lengths), shape[-1]
         sums = frames.new_zeros(layers, batch).index_add_(1, owner, frames.mean(-1))
         mean = (sums / lengths.clamp(min=1))[:, owner, None]
 
-        start, end = self._edges(lengths.cpu(), dim, drawn)
+        start, end = self._edges(lengths, dim, drawn)
         features, times = slice(self.feature_masks), slice(self.feature_masks, None)
-        shown = _outside(start[..., features], end[..., features], dim).to(device)
+        shown = _outside(start[..., features], end[..., features], dim)
         # A last row that shows nothing serves the hidden steps of time.
         shown = nn.functional.pad(shown, (0, 0, 0, 1))
-        since, until = start[..., times].to(device)[:, owner], end[..., times].to(device)[:, owner]
+        since, until = start[..., times][:, owner], end[..., times][:, owner]
         silent = ((position[:, None] >= since) & (position[:, None] < until)).any(-1)
-        row = torch.where(silent, batch, owner) + torch.arange(len(shown), device=device)[:, None] * (batch + 1)
+        row = torch.where(silent, batch, owner) + torch.arange(len(shown))[:, None] * (batch + 1)
         keep = shown.flatten(0, 1).index_select(0, row.flatten()).view(len(shown), -1, dim)
         return Packed(torch.lerp(mean, frames, keep).view(shape), lengths, layout)
 

@@ -164,7 +164,7 @@ def test_frozen_encoders_do_not_change_and_cached_features_give_the_same():
         model()(features)
 
 
-def test_from_encoders_takes_their_weights_and_the_vision_tower_of_clip(tmp_path):
+def test_build_takes_their_weights_and_the_vision_tower_of_clip(tmp_path):
     text = model("bert").encoders["text"]
     text.save_pretrained(tmp_path / "text")
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 19}

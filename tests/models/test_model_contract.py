@@ -1,4 +1,4 @@
-"""What every entry of MODELS promises, and how a class that breaks a promise is told of it."""
+"""What every entry of MODELS promises, and which promise a broken class is said to break."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -221,7 +221,7 @@ def test_a_class_of_a_file_works_wherever_a_name_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     built = build_model("mine.py:Mine", {"text": Frames(7)}, 3)
     assert built.output.weight.shape == (3, 7)
-    # An edited file is read anew, as a notebook wants it.
+    # An edited file is read anew, as notebooks need it.
     path.write_text(FILE.replace("    pass\n", "    edited = True\n"))
     assert model_class("mine.py:Mine").edited
 

@@ -59,7 +59,7 @@ def test_a_linear_probe_leaves_the_towers_alone():
 def test_zero_shot_prefers_the_nearest_prompts():
     e = torch.eye(3)
     prompts = [e[:1], torch.stack([e[1], e[1]]), e[2:]]
-    # The image says class 0; the text says class 0, 1 and, half, 2.
+    # The image is near class 0; the texts near 0, near 1, and halfway to 2.
     image = e[[0, 0, 0]]
     text = torch.stack([e[0], e[1], (e[0] + e[2]) / 2**0.5])
     found = zero_shot(image, text, prompts, 0.5)

@@ -100,8 +100,8 @@ def plain_cms(gate, e, nonverbal, words):
     for i, token in enumerate(e):
         h = torch.zeros_like(token)
         for name, values in nonverbal.items():
-            seen = torch.cat([values[i], token]), torch.cat([contexts[name], contexts["text"]])
-            g = gate.gate[name].weight @ seen[0] + gate.gate[name].bias + gate.gate_context[name].weight @ seen[1]
+            given = torch.cat([values[i], token]), torch.cat([contexts[name], contexts["text"]])
+            g = gate.gate[name].weight @ given[0] + gate.gate[name].bias + gate.gate_context[name].weight @ given[1]
             u = gate.shift[name].weight @ values[i] + gate.shift_context[name].weight @ contexts[name]
             h = h + g.clamp(min=0) * u
         rows.append(h * min(float(token.norm() / h.norm()), 1.0) if words[i] else torch.zeros_like(token))
@@ -236,15 +236,15 @@ def test_an_utterance_without_words_has_a_finite_embedding():
     assert all(p.grad.isfinite().all() for p in module.parameters())
 
 
-def test_shift_sizes_by_hand():
+def test_relative_shifts_by_hand():
     net, batch = shifted(shift="mag", layer=1), token_batch(LENGTHS)
-    seen = []
-    handle = net.shift.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    given = []
+    handle = net.shift.register_forward_hook(lambda module, args, output: given.append(args[0]))
     net(batch)
     handle.remove()
-    moved = net.shift.displacement(seen[0], on_tokens(batch), batch["attention_mask"].bool())
+    moved = net.shift.displacement(given[0], on_tokens(batch), batch["attention_mask"].bool())
     found = net.relative_shifts(batch)
-    torch.testing.assert_close(found, moved.norm(dim=-1) / seen[0].norm(dim=-1))
+    torch.testing.assert_close(found, moved.norm(dim=-1) / given[0].norm(dim=-1))
     silent = ~(batch["audio"] != 0).any(-1)
     assert found[silent].eq(0).all()
     assert found[~silent].gt(0).all()
@@ -256,8 +256,8 @@ def test_soft_alignment_starts_as_the_linear_map_of_time_to_words():
     torch.manual_seed(0)
     module = SoftAlignment(7, 3)
     frames = torch.randn(1, 40, 3)
-    places = torch.from_numpy(word_positions([None, 0, 1, 1, 3, None], 4))[None]
-    found = module(torch.randn(1, 6, 7), frames, places)[0]
+    positions = torch.from_numpy(word_positions([None, 0, 1, 1, 3, None], 4))[None]
+    found = module(torch.randn(1, 6, 7), frames, positions)[0]
     assert found[[0, 5]].eq(0).all()
     assert torch.equal(found[2], found[3])  # two pieces of one word
     time = (torch.arange(40) + 0.5) / 40
@@ -270,15 +270,15 @@ def test_soft_alignment_starts_as_the_linear_map_of_time_to_words():
 def test_soft_alignment_learns_from_content_and_width():
     torch.manual_seed(0)
     module, e, frames = SoftAlignment(7, 3), torch.randn(2, 5, 7), torch.randn(2, 11, 3)
-    places = torch.from_numpy(np.stack([word_positions([None, 0, 1, 2, None], 3)] * 2))
-    before = module(e, frames, places)
+    positions = torch.from_numpy(np.stack([word_positions([None, 0, 1, 2, None], 3)] * 2))
+    before = module(e, frames, positions)
     before.square().sum().backward()
     assert module.spread.grad.abs() > 0
     assert module.query.weight.grad.abs().max() > 0
     torch.nn.init.normal_(module.query.weight)
-    bent = module(e, frames, places)
+    bent = module(e, frames, positions)
     assert not torch.allclose(bent, before, atol=1e-3)
-    assert not torch.allclose(bent, module(e.flip(1), frames, places), atol=1e-3)
+    assert not torch.allclose(bent, module(e.flip(1), frames, positions), atol=1e-3)
 
 
 @pytest.mark.parametrize("shift", ["mag", "cms"])
@@ -289,11 +289,11 @@ def test_a_soft_model_reads_frames(shift):
     batch |= {name: torch.randn(2, 17, size, generator=generator()) for name, size in DIMS.items()}
     with pytest.raises(ValueError, match=r"\['word_positions'\]"):
         net(batch)
-    places = [
+    positions = [
         word_positions([None, *range(5), None], 5),
         np.pad(word_positions([None, *range(3), None], 3), ((0, 2), (0, 0))),
     ]
-    batch["word_positions"] = torch.from_numpy(np.stack(places))
+    batch["word_positions"] = torch.from_numpy(np.stack(positions))
     found = net(batch)
     sum(value.square().sum() for value in found.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
@@ -345,7 +345,7 @@ def test_words_on_their_pieces():
         align_to_pieces([None, 2], vectors)
 
 
-def test_places_of_words_by_hand():
-    places = word_positions([None, 0, 0, 1, None], 2)
-    np.testing.assert_allclose(places, [[0, 0], [0.25, 0.5], [0.25, 0.5], [0.75, 0.5], [0, 0]])
+def test_positions_of_words_by_hand():
+    positions = word_positions([None, 0, 0, 1, None], 2)
+    np.testing.assert_allclose(positions, [[0, 0], [0.25, 0.5], [0.25, 0.5], [0.75, 0.5], [0, 0]])
     assert word_positions([None, None], 0).shape == (2, 2)  # an utterance without words

@@ -65,7 +65,7 @@ def stored(tmp_path):
     starts = np.cumsum(lengths) - lengths
     shuffled = np.concatenate([frames[:, starts[s] : starts[s] + lengths[s]] for s in order], axis=1)
     np.save(tmp_path / "layers.npy", shuffled)
-    segments = pd.DataFrame({"segment_id": [f"s{s}" for s in order], "length": lengths[order]})
+    segments = pd.DataFrame({"segment_id": [f"s{s}" for s in order], "length": lengths[order], "status": "ok"})
     segments["start"] = segments["length"].cumsum() - segments["length"]
     return FeatureStore(tmp_path, np.load(tmp_path / "layers.npy", mmap_mode="r"), segments, {})
 
@@ -178,7 +178,7 @@ def test_text_is_padded_to_the_longest_of_the_batch():
     assert published["input_ids"].shape == (2, 8)
 
 
-def test_mismatches_are_told():
+def test_mismatches_are_refused():
     frames, lengths = features()
     with pytest.raises(ValueError, match="text has 6 rows, the labels 7"):
         FeatureBatches({"text": (frames, lengths[:6])}, LABELS, 2)

@@ -174,12 +174,12 @@ def test_batches_that_cannot_be_put_back_are_refused(tmp_path):
 def test_nothing_but_tensors_and_plain_values_is_constructed(tmp_path, file):
     class Evil:
         def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "made"),)
+            return os.mkdir, (str(tmp_path / "folder"),)
 
     torch.save({"parts": {}, "random": [], "notes": Evil()}, file)
     with pytest.raises(CheckpointError, match="delete it"):
         line(file=file)
-    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "folder").exists()
 
 
 def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path, monkeypatch, file):

@@ -141,7 +141,7 @@ def test_training_and_validation_run_in_their_modes():
 
 
 def test_half_precision_reaches_the_loss_as_single():
-    seen = set()
+    dtypes = set()
 
     class Net(nn.Module):
         def __init__(self):
@@ -152,7 +152,7 @@ def test_half_precision_reaches_the_loss_as_single():
             return {"prediction": self.layer(batch["x"]).squeeze(-1)}
 
     def loss(outputs, batch):
-        seen.update(value.dtype for value in outputs.values())
+        dtypes.update(value.dtype for value in outputs.values())
         return losses.mse(outputs, batch)
 
     batches = [rows([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0])]
@@ -173,15 +173,15 @@ def test_half_precision_reaches_the_loss_as_single():
             assert predict(model, batches)["prediction"].dtype == np.float32
     finally:
         AcceleratorState._reset_state(True)
-    assert seen == {torch.float32}
+    assert dtypes == {torch.float32}
 
 
 def test_a_model_that_is_fitted_again_is_again_in_half_precision():
-    seen = []
+    dtypes = []
 
     class Net(Line):
         def forward(self, batch):
-            seen.append(nn.functional.linear(batch["x"][:, None], self.weight[None]).dtype)
+            dtypes.append(nn.functional.linear(batch["x"][:, None], self.weight[None]).dtype)
             return super().forward(batch)
 
     model, batches = Net(), [rows([1.0, 2.0], [1.0, 2.0])]
@@ -193,7 +193,7 @@ def test_a_model_that_is_fitted_again_is_again_in_half_precision():
             fit(model, batches, batches, loss=losses.mse, optimizer=optimizer, epochs=1, accelerator=accelerator)
     finally:
         AcceleratorState._reset_state(True)
-    assert set(seen) == {torch.bfloat16}
+    assert set(dtypes) == {torch.bfloat16}
 
 
 def test_predict_restores_the_order_and_the_mode():
@@ -222,6 +222,6 @@ def test_mistakes_are_refused():
         train(Line(), valid=iter([]))
     with pytest.raises(ValueError, match="ties"):
         train(Line(), ties="middle")
-    for wrong in ({"decay": 1.5}, {"decay": 0.9, "role": "judge"}):
+    for wrong in ({"decay": 1.5}, {"decay": 0.9, "role": "student"}):
         with pytest.raises(ValueError, match="averaging wants a decay from 0 to 1 and the role"):
             Averaging(**wrong)

@@ -11,7 +11,7 @@ from msakit.models.gated import GatedFusion
 from msakit.models.layers.dropout import Dropout
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import fit, set_seed
-from msakit.training.losses import l1
+from msakit.training.losses import cross_entropy, l1
 from msakit.training.replicas import fit_replicas, start_seed
 from msakit.training.schedules import warmup_cosine
 from msakit.training.spec_augment import SpecAugment
@@ -126,7 +126,7 @@ def test_one_seed_is_not_moved_by_another():
 
 
 class Mean(nn.Module):
-    """A model of the contract with dropout in other places: on segments, then on frames, then none."""
+    """A model of the contract with dropout elsewhere: on segments, then on frames, then none."""
 
     modalities = ("audio",)
 
@@ -171,17 +171,15 @@ def test_replicas_train_on_a_device():
     started = [start_seed(seed, LAYERS, build, "cuda") for seed in SEEDS]
     augment = partial(SpecAugment, layers_apart=False)
     train = [
-        FeatureBatches(
-            {"audio": TRAIN}, LABELS["train"], 4, generator=s.order, drop_last=True, augment=augment(), device="cuda"
-        )
+        FeatureBatches({"audio": TRAIN}, LABELS["train"], 4, generator=s.order, drop_last=True, augment=augment())
         for s in started
     ]
-    valid = FeatureBatches({"audio": VALID}, LABELS["valid"], 4, device="cuda")
+    valid = FeatureBatches({"audio": VALID}, LABELS["valid"], 4)
     _, fits = together(seeds=started, train=train, valid=valid, device="cuda")
     assert all(np.isfinite(row["valid_loss"]) for seed in fits for done in seed for row in done.history)
 
 
-def test_what_does_not_fit_together_is_told():
+def test_what_does_not_fit_together_is_refused():
     order = torch.Generator()
     apart = FeatureBatches({"audio": TRAIN}, LABELS["train"], 4, generator=order, drop_last=True, augment=SpecAugment())
     with pytest.raises(ValueError, match=r"layers_apart=False"):
@@ -198,3 +196,29 @@ def test_what_does_not_fit_together_is_told():
         together((0,), seeds=[broken])
     with pytest.raises(ValueError, match="ties"):
         together(ties="middle")
+
+
+def test_replicas_learn_classes_as_their_own_runs_do():
+    classes = {split: np.digitize(label, [-0.3, 0.3]) for split, label in LABELS.items()}
+
+    def build():
+        return GatedFusion({"audio": DIM}, width=8, embedding=6, heads=2, n_classes=3)
+
+    started = [start_seed(3, LAYERS, build)]
+    batches = FeatureBatches({"audio": TRAIN}, classes["train"], 4, generator=started[0].order, drop_last=True)
+    valid = FeatureBatches({"audio": VALID}, classes["valid"], 4)
+    _, fits = together(seeds=started, train=[batches], valid=valid, loss=cross_entropy)
+    for layer in range(LAYERS):
+        generator = set_seed(3)
+        model = build()
+        optimizer = adam(model.parameters())
+        own = FeatureBatches(
+            {"audio": (TRAIN[0][layer], TRAIN[1])}, classes["train"], 4, generator=generator, drop_last=True
+        )
+        own_valid = FeatureBatches({"audio": (VALID[0][layer], VALID[1])}, classes["valid"], 4)
+        scheduler = warmup_cosine(optimizer, 2, 4)
+        done = fit(model, own, own_valid, loss=cross_entropy, optimizer=optimizer, scheduler=scheduler, epochs=EPOCHS,
+                   ties="last")  # fmt: skip
+        assert [row["valid_loss"] for row in fits[0][layer].history] == pytest.approx(
+            [row["valid_loss"] for row in done.history], rel=1e-4
+        )

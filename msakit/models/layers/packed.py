@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Layout(NamedTuple):
-    """Where each frame of a batch lies: what everything that looks at segments needs, worked out once a batch."""
+    """Where each frame of a batch lies: what every operation on segments needs, worked out once a batch."""
 
     owner: Int[Tensor, " frames"]  # row number of the frame's segment
     position: Int[Tensor, " frames"]  # of the frame inside its segment, from 0
