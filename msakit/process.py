@@ -7,6 +7,7 @@ room does. Between runs :func:`release_memory` gives back what the allocator has
 import ctypes
 import gc
 import logging
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -89,14 +90,14 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident size of the process since :func:`reset_peak_memory`, in MiB; None where only its peak of all
-    times is known."""
+    """Largest resident size of the process since :func:`reset_peak_memory`, in MiB; None where the system does not
+    tell it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return round(int(peak) / 1024, 1)
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return round(peaks[0] / 1024, 1) if peaks and os.access("/proc/self/clear_refs", os.W_OK) else None
 
 
 def _set_matmul(matmul: str) -> None:

@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
+def written_name(path: str | Path) -> str:
+    """A checkpoint as it was given, for records; of an absolute path, which says where somebody keeps it, the end."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
+
+
 def short_name(path: str | Path) -> str:
     """The last part of a folder or hub id, fit for a folder name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", Path(path).name).strip("-").lower() or "encoder"

@@ -214,7 +214,7 @@ class Experiment:
         for part in parts:
             features = features | part.features
         settings = {} if reference or case.arm.model == MEAN else self.settings_of(case.arm).model_dump()
-        resolved = {name: each.model_dump(exclude={"encoder"}) for name, each in features.items()}
+        resolved = {name: each.model_dump(exclude={"encoder", "checkpoint"}) for name, each in features.items()}
         fold = None if case.fold is None else FoldInfo(**asdict(case.fold))
         decisive = {
             "training": case.arm.training(),

@@ -21,6 +21,8 @@ from msakit.training.loop import Fit
 
 logger = logging.getLogger(__name__)
 
+DIGITS = 6  # significant, of what is recorded besides the predictions
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -109,8 +111,9 @@ def _run(job: Job, root: Path) -> None:
     )
     update = {
         "selection": _selection(outcome, job.record.definition.protocol.stop),
-        "history": plain_json(history),
-        "measurements": plain_json(outcome.measurements),
+        # Another processor may round the last digits otherwise, though no prediction moves.
+        "history": plain_json(history, DIGITS),
+        "measurements": plain_json(outcome.measurements, DIGITS),
     }
     predictions = pd.concat(outcome.predictions, ignore_index=True)
     write_run(root, job.record.model_copy(update=update), runtime, predictions, outcome.artifacts)
@@ -128,4 +131,4 @@ def _selection(outcome: Outcome, split: Any) -> Selection | None:
     if outcome.fit is None:
         return None
     value, epoch = outcome.fit.best["valid_loss"], outcome.fit.best_epoch
-    return Selection(split=split, metric=outcome.metric, value=float(value), epoch=epoch)
+    return Selection(split=split, metric=outcome.metric, value=float(f"{value:.{DIGITS}g}"), epoch=epoch)

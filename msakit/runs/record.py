@@ -81,6 +81,7 @@ class Feature(Strict):
     """What one modality of a run was made of: an input of the arm, resolved."""
 
     encoder: str  # the experiment's name of it
+    checkpoint: str = ""  # of an encoder inside the model: hub id, package or folder as it was given
     features: str = ""  # folder of the feature store; empty where the model encodes by itself
     weights: str | None = None  # digest of the encoder's weights
     layer: int | list[int] | Literal["all"] | None = None
@@ -225,22 +226,26 @@ def _version(package: str) -> str | None:
         return None
 
 
-def plain_json(value: Any) -> Any:
+def plain_json(value: Any, digits: int | None = None) -> Any:
     """The same value in plain JSON types: numpy numbers, paths and tuples converted, nan and infinity become null.
+
+    Args:
+        digits: significant digits to round numbers to; None keeps them.
 
     Raises:
         ValueError: a value that JSON does not know.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
+        return {str(key): plain_json(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
+        return [plain_json(item, digits) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return plain_json(value.tolist())
+        return plain_json(value.tolist(), digits)
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        rounded = value if digits is None else float(f"{value:.{digits}g}")
+        return rounded if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
     raise ValueError(f"{value!r} ({type(value).__name__}) has no place in a record: use numbers, text, lists, dicts")

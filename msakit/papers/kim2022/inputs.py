@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int, Shaped
 from msakit import models
 from msakit.data.corpus import Corpus
 from msakit.encoders import load_encoder
-from msakit.encoders.pretrained import load_frozen, weights_digest
+from msakit.encoders.pretrained import load_frozen, weights_digest, written_name
 from msakit.encoders.tokens import Tokens, tokenize
 from msakit.features import extract
 from msakit.models.layers.word_pieces import align_to_pieces, word_positions
@@ -144,7 +144,7 @@ class Inputs:
         if modality == "text":
             path = self._path(given)
             weights = self._once(("weights", path), lambda: weights_digest(load_frozen(path)))
-            return Feature(**shared, weights=weights)
+            return Feature(**shared, checkpoint=written_name(path), weights=weights)
         source, layer = self._source(given)
         if isinstance(source, Array):
             fields = source.model_dump(exclude_none=True).items()

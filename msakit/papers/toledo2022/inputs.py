@@ -19,7 +19,14 @@ from msakit.data.folds import Rows, labelled
 from msakit.data.media import MediaError, read_image
 from msakit.encoders import load_encoder
 from msakit.encoders.base import SegmentError, to_half
-from msakit.encoders.pretrained import load_config, load_frozen, load_image_processor, short_name, weights_digest
+from msakit.encoders.pretrained import (
+    load_config,
+    load_frozen,
+    load_image_processor,
+    short_name,
+    weights_digest,
+    written_name,
+)
 from msakit.encoders.tokens import Tokens, tokenize
 from msakit.features import FeatureStore, extract
 from msakit.models import Grid, Input, Pretrained, model_class
@@ -99,7 +106,10 @@ class Inputs:
                 raise ValueError(f"{arm.title!r}: inputs of this paper have no {min(unknown)}, only encoder and frozen")
             folder = "" if what == TOKENS else self.store(arm, modality, what).folder.name
             weights = self._digest(spec.grid or spec.path if what == GRID else spec.path)
-            found[modality] = Feature(encoder=each.encoder, features=folder, weights=weights, frozen=each.frozen)
+            name = "" if folder else written_name(spec.path)
+            found[modality] = Feature(
+                encoder=each.encoder, checkpoint=name, features=folder, weights=weights, frozen=each.frozen
+            )
         return found
 
     def truncated(self, arm: Arm) -> dict[str, int]:
