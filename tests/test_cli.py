@@ -92,7 +92,7 @@ def test_a_misspelt_parameter_names_the_nearest_and_starts_nothing(tmp_path, mon
 
 def test_a_value_of_the_wrong_type_is_named(tmp_path, monkeypatch, capsys):
     line = error(monkeypatch, capsys, "run", NOTEBOOK, tmp_path / "out.ipynb", "-p", "seeds=three")
-    assert "parameter 'seeds' must be list[int], not 'three' (str)" in line
+    assert "parameter 'seeds' must be list[int] | None, not 'three' (str)" in line
 
 
 def test_parameters_of_a_file_are_checked_too_and_the_option_wins(tmp_path, monkeypatch, capsys):
@@ -102,7 +102,7 @@ def test_parameters_of_a_file_are_checked_too_and_the_option_wins(tmp_path, monk
     assert "did you mean 'corpora'?" in line
     given.write_text("seeds: [0, 1]\n")
     line = error(monkeypatch, capsys, "run", NOTEBOOK, tmp_path / "out.ipynb", "--file", given, "-p", "seeds=1")
-    assert "'seeds' must be list[int], not 1 (int)" in line
+    assert "'seeds' must be list[int] | None, not 1 (int)" in line
 
 
 def test_a_parameter_without_a_value_is_a_usage_error(tmp_path):
