@@ -19,8 +19,8 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm import tqdm
 
+from msakit.data.catalogue import CATALOGUE
 from msakit.data.corpus import Corpus
-from msakit.data.known_scores import known_scores
 from msakit.training.scaling import Scaling
 
 NEAR = 0.9
@@ -332,7 +332,9 @@ def _probe(kind: str, matrices: dict[str, Any], labels: dict[str, np.ndarray]) -
 def _check_scores(corpus: Corpus, test: pd.DataFrame, modality: str, scores: dict[str, Any], found: Audit) -> str:
     """What is known of such scores, as text; a warning for a score that lies outside."""
     known = []
-    bounds = [(k.metric, k.best, k.worst, f"{k.kind}: {k.source}") for k in known_scores(corpus.name, modality)]
+    item = CATALOGUE.get(corpus.name.lower().replace("_", "-"))
+    scores_known = [score for score in (item.scores if item else []) if score.get("modality", modality) == modality]
+    bounds = [(each["metric"], each.get("best"), each.get("worst"), each["source"]) for each in scores_known]
     bounds += _oracle_bounds(corpus, test, modality)
     for metric, best, worst, source in bounds:
         value, lower_is_better = scores[metric], metric == "mae"

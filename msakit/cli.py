@@ -145,17 +145,17 @@ def extract(
 @data.command("list")
 def list_data() -> None:
     """Show the published corpora and checkpoints: their state, their terms, what to fetch and where to put it."""
-    from msakit.data.catalogue import states
+    from msakit.data.catalogue import CATALOGUE
 
-    for row in states():
-        present = row["state"] == "present"
-        typer.secho(f"{row['name']} ({row['kind']}): {row['state']}", fg="green" if present else "yellow")
-        typer.echo(f"  {row['what']}")
-        typer.echo(f"  terms: {row['terms']}")
-        typer.echo(f"  {'in' if present else 'looked for in'} {row['where']}")
-        if not present:
-            typer.echo(f"  fetch {row['fetch']}")
-            typer.echo(f"  then {row['put']}")
+    for item in CATALOGUE.values():
+        found = item.found()
+        typer.secho(f"{item.name} ({item.kind}): {'present' if found else 'absent'}", fg="green" if found else "yellow")
+        typer.echo(f"  {item.what}\n  terms: {item.terms}")
+        if found:
+            typer.echo(f"  in {found}")
+        else:
+            places = " or ".join(map(str, item.folders()))
+            typer.echo(f"  looked for in {places}\n  fetch {item.fetch}\n  then {item.put}")
 
 
 @data.command("require")

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from msakit import cli
 from msakit.audit import Audit, audit
 from msakit.data.corpus import load_corpus
-from msakit.data.known_scores import KNOWN, known_scores
 
 WORDS = "film actor scene plot music light story voice camera ending joke dialogue pace cast".split()  # noqa: SIM905
 SPLITS = ["train"] * 120 + ["valid"] * 40 + ["test"] * 60
@@ -174,17 +173,6 @@ def test_a_generated_corpus_is_held_against_its_oracle(tiny_corpora):
     assert [row["modality"] for row in media.probes] == ["text", "audio files", "video files"]
     assert all("oracle" in row["known"] for row in media.probes)
     assert not any("not probed" in note for note in media.notes)
-
-
-def test_every_known_score_says_where_it_is_from():
-    assert len(KNOWN) >= 5
-    for known in KNOWN:
-        assert known.source
-        assert known.metric in ("mae", "corr")
-        assert (known.best is None) != (known.worst is None)
-    assert known_scores("mag-mosi", "text") == known_scores("CMU_MOSI", "text")
-    assert len(known_scores("cmu-mosi", "text")) == len(known_scores("cmu-mosi", "audio")) + 1
-    assert known_scores("meld-sentiment", "text") == []
 
 
 def test_the_command_line_writes_json_and_is_strict_on_request(tmp_path):

@@ -11,25 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msakit.data.catalogue import CATALOGUE
 from msakit.data.corpus import CorpusError
 from msakit.files import sha256_of
 
 logger = logging.getLogger(__name__)
-
-# Segments by split. CMU-MOSI and CMU-MOSEI as MMSA's files have them (the SDK's standard folds), MAG-BERT's own
-# preparation of the two, and MELD's tables.
-KNOWN: dict[str, dict[str, int]] = {
-    "cmu-mosi": {"train": 1284, "valid": 229, "test": 686},
-    "cmu-mosei": {"train": 16326, "valid": 1871, "test": 4659},
-    "mag-mosi": {"train": 1281, "valid": 229, "test": 685},
-    "mag-mosei": {"train": 16265, "valid": 1869, "test": 4643},
-    "meld": {"train": 9989, "valid": 1109, "test": 2610},
-}
-# Videos of the SDK's standard folds.
-KNOWN_VIDEOS: dict[str, dict[str, int]] = {
-    "cmu-mosi": {"train": 52, "valid": 10, "test": 31},
-    "cmu-mosei": {"train": 2249, "valid": 300, "test": 678},
-}
 
 
 class ImporterError(CorpusError):
@@ -40,8 +26,8 @@ class ImporterError(CorpusError):
 class Manifest:
     """What happened in one import, filled while it goes on.
 
-    `known` names an entry of KNOWN; `dropped` lists segment_id, split and reason; `replaced` counts NaN and infinite
-    feature values by array (they became 0).
+    `known` names a corpus of the catalogue; `dropped` lists segment_id, split and reason; `replaced` counts NaN and
+    infinite feature values by array (they became 0).
     """
 
     known: str | None = None
@@ -67,12 +53,15 @@ class Manifest:
 
     def check(self, kept: Mapping[str, int], videos: Mapping[str, int]) -> None:
         """Warn, with both numbers, where a split is not of the known size."""
-        for split, expected in KNOWN.get(self.known or "", {}).items():
-            if kept.get(split, 0) != expected:
-                self.warn(f"{self.known} {split}: {kept.get(split, 0)} segments kept, {expected} expected")
-        for split, expected in KNOWN_VIDEOS.get(self.known or "", {}).items():
-            if self.videos_named and videos.get(split, 0) != expected:
-                self.warn(f"{self.known} {split}: {videos.get(split, 0)} videos kept, {expected} expected")
+        if self.known is None:
+            return
+        sizes = {"segments": (kept, CATALOGUE[self.known].segments)}
+        if self.videos_named:
+            sizes["videos"] = videos, CATALOGUE[self.known].videos
+        for what, (counts, expected) in sizes.items():
+            for split, count in expected.items():
+                if counts.get(split, 0) != count:
+                    self.warn(f"{self.known} {split}: {counts.get(split, 0)} {what} kept, {count} expected")
 
     def as_json(
         self, importer: str, source: Path, kept: Mapping[str, int], ids: Mapping[str, list[str]]
@@ -82,7 +71,7 @@ class Manifest:
         return {
             "importer": importer,
             "source": _identity(source),
-            "expected": {"corpus": self.known, "segments": KNOWN.get(self.known or "")},
+            "expected": {"corpus": self.known, "segments": CATALOGUE[self.known].segments if self.known else None},
             "found": self.found,
             "kept": {**kept, "total": sum(kept.values())},
             "dropped": {"total": len(self.dropped), "reasons": dict(reasons.most_common()), "segments": self.dropped},
@@ -97,7 +86,8 @@ class Manifest:
 def guess_known(counts: Mapping[str, int], names: tuple[str, ...]) -> str | None:
     """Which of the named known corpora has these sizes: the nearest, if every split is within 2 % or 5 segments."""
     for name in names:
-        if all(abs(counts.get(split, 0) - n) <= max(5, 0.02 * n) for split, n in KNOWN[name].items()):
+        sizes = CATALOGUE[name].segments
+        if all(abs(counts.get(split, 0) - n) <= max(5, 0.02 * n) for split, n in sizes.items()):
             return name
     return None
 

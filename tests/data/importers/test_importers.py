@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import soundfile
 
+from msakit.data.catalogue import CATALOGUE
 from msakit.data.corpus import Corpus, load_corpus
 from msakit.data.importers import IMPORTERS, import_corpus
-from msakit.data.importers.manifest import KNOWN, ImporterError
+from msakit.data.importers.manifest import ImporterError
 from msakit.data.importers.mvsa import RULES, combined
 
 POSTS = {
@@ -68,7 +69,7 @@ def test_mmsa_knows_ch_sims_by_its_labels_a_modality(tmp_path: Path):
 
 
 def test_known_sizes_are_checked_and_reported_with_both_numbers(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    sizes = KNOWN["cmu-mosi"]
+    sizes = CATALOGUE["cmu-mosi"].segments
     content = write.mmsa(sizes={**sizes, "train": sizes["train"] - 1})
     content["test"]["raw_text"][0] = ""
     content["test"]["regression_labels"][1] = np.nan
@@ -87,15 +88,16 @@ def test_known_sizes_are_checked_and_reported_with_both_numbers(tmp_path: Path, 
 
 def test_the_sizes_of_mmsa_files_give_no_warning(tmp_path: Path):
     name = "cmu-mosi"
-    content = write.mmsa(sizes=KNOWN[name])
+    content = write.mmsa(sizes=CATALOGUE[name].segments)
     manifest = bring("mmsa", write.dump(tmp_path / "x.pkl", content), tmp_path)[1]
-    assert manifest["expected"] == {"corpus": name, "segments": KNOWN[name]}
+    assert manifest["expected"] == {"corpus": name, "segments": CATALOGUE[name].segments}
     # The writer makes a video of two segments, so videos are another number than the published one.
     assert not [warning for warning in manifest["warnings"] if "segments" in warning]
 
 
 def test_the_known_sizes_are_those_of_the_published_files():
-    assert {name: tuple(KNOWN[name].values()) for name in KNOWN if "mos" in name} == {
+    known = {name: tuple(item.segments.values()) for name, item in CATALOGUE.items() if "mos" in name}
+    assert {name: sizes for name, sizes in known.items() if sizes} == {
         "cmu-mosi": (1284, 229, 686), "cmu-mosei": (16326, 1871, 4659),
         "mag-mosi": (1281, 229, 685), "mag-mosei": (16265, 1869, 4643),
     }  # fmt: skip
@@ -113,7 +115,7 @@ def test_the_sizes_of_mag_files_are_not_those_of_mmsa(tmp_path: Path):
     content["train"].pop()
     write.dump(tmp_path / "y.pkl", content)
     manifest = import_corpus("mag", tmp_path / "y.pkl", tmp_path / "less")
-    expected = KNOWN[name]["train"]
+    expected = CATALOGUE[name].segments["train"]
     assert manifest["warnings"] == [f"{name} train: {expected - 1} segments kept, {expected} expected"]
 
 
