@@ -9,6 +9,7 @@ and averaged down.
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -73,8 +74,6 @@ def draw_face(
     face: Face, brow: Number, eye: Number, mouth: Number, shift: tuple[Number, Number] = (0.0, 0.0), roll: Number = 0.0
 ) -> UInt8[np.ndarray, "size size 3"]:
     """One frame of 128 x 128 pixels; `shift` (x, y) in pixels and `roll` in degrees move the head."""
-    import cv2
-
     backdrop, head, alpha = _head(face)
     head = head.copy()
     _draw_eyes(head, face, eye)
@@ -109,8 +108,6 @@ def _centre(face: Face) -> tuple[float, float, float, float]:
 @lru_cache(maxsize=64)
 def _head(face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The parts that no expression changes: backdrop (128), head with bare face (256), and the head's cover (256)."""
-    import cv2
-
     rows, cols = np.mgrid[0:_BIG, 0:_BIG].astype(np.float32)
     x, y, eye_y, _ = _centre(face)
     w, h = face.half_width, face.half_height
@@ -191,8 +188,6 @@ def _xy(x: Number, y: Number) -> tuple[int, int]:
 
 
 def _draw_eyes(image: np.ndarray, face: Face, eye: Number) -> None:
-    import cv2
-
     x, _, eye_y, _ = _centre(face)
     rx = face.eye_size
     ry = face.eye_size * (0.46 + 0.27 * eye)
@@ -219,8 +214,6 @@ def _draw_eyes(image: np.ndarray, face: Face, eye: Number) -> None:
 
 
 def _draw_brows(image: np.ndarray, face: Face, brow: Number) -> None:
-    import cv2
-
     x, _, eye_y, _ = _centre(face)
     colour = _mix(face.hair, face.skin, 0.15)
     for side in (-1, 1):
@@ -243,8 +236,6 @@ def _draw_brows(image: np.ndarray, face: Face, brow: Number) -> None:
 
 
 def _draw_mouth(image: np.ndarray, face: Face, mouth: Number) -> None:
-    import cv2
-
     x, _, eye_y, my = _centre(face)
     width = face.mouth_width * (1 + 0.22 * mouth)
     along = np.linspace(-1, 1, 17)

@@ -1,22 +1,67 @@
-"""What all generators share: tables with explicit number formats (equal bytes on every run), descriptions, texts."""
+"""What all generators share: random numbers, tables with explicit number formats (equal bytes on every run), texts."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from msakit.data.synthetic.scenes import draw_scene
 
 LICENCE = "MIT, as msakit itself"
+SPLIT_CODES = {"train": 0, "valid": 1, "test": 2, "pool": 3}  # in the keys of random numbers
+
+
+def generator(seed: int, *key: int) -> np.random.Generator:
+    """Random numbers that depend on no other key."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], formats: dict[str, str] | None = None) -> None:
     """Write rows as csv; `formats` gives float columns a format such as ".1f"; None becomes an empty cell."""
     table = pd.DataFrame(rows)
     for column, how in (formats or {}).items():
-        if column in table:
-            table[column] = [format(value, how) if value is not None else "" for value in table[column]]
+        table[column] = [format(value, how) for value in table[column]]
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def write_oracle(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write oracle.csv: segment_id, and numbers with six decimals."""
+    write_table(folder / "oracle.csv", rows, {column: ".6f" for column in rows[0] if column != "segment_id"})
+
+
+def write_pictures(
+    folder: Path,
+    prefix: str,
+    classes: Sequence[str],
+    drawn: Mapping[str, Sequence[Any]],
+    posterior: Callable[[Any], dict[str, np.ndarray]],
+    columns: Callable[[Any], dict[str, str]],
+) -> None:
+    """Write segments.csv, oracle.csv and the pictures of a corpus of single pictures.
+
+    drawn: by split what was drawn, each with `text`, `scene` and `label`, an index into `classes`.
+    posterior: prefix of columns -> probability of each class; columns: further ones of segments.csv.
+    """
+    (folder / "image").mkdir(parents=True, exist_ok=True)
+    rows, oracle = [], []
+    for split, items in drawn.items():
+        for n, item in enumerate(tqdm(items, desc=f"{prefix} {split}", unit="picture")):
+            name = f"{prefix}-{split}-{n:04d}"
+            Image.fromarray(draw_scene(item.scene)).save(folder / f"image/{name}.png")
+            rows.append({
+                "segment_id": name, "video_id": name, "clip_id": 1, "split": split, "label": classes[item.label],
+                "text": item.text, "image": f"image/{name}.png", **columns(item), "object": item.scene.thing,
+            })  # fmt: skip
+            probabilities = posterior(item).items()
+            named = {f"{view}p_{c}": p for view, ps in probabilities for c, p in zip(classes, ps, strict=True)}
+            oracle.append({"segment_id": name} | named)
+    write_table(folder / "segments.csv", rows)
+    write_oracle(folder, oracle)
 
 
 def write_description(folder: Path, name: str, task: dict[str, Any], description: str, seed: int, model: str) -> None:

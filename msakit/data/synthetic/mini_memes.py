@@ -17,15 +17,13 @@ The columns text_polarity and image_polarity hold a and b.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
-from tqdm import tqdm
 
-from msakit.data.synthetic.generated import checked_sizes, write_description, write_table
-from msakit.data.synthetic.scenes import Scene, draw_scene, sample_scene
+from msakit.data.synthetic.generated import SPLIT_CODES, checked_sizes, generator, write_description, write_pictures
+from msakit.data.synthetic.lexicon import WORDS
+from msakit.data.synthetic.scenes import Scene, sample_scene
 
 NAME = "mini-memes"
 SIZES = {"train": 1200, "valid": 200, "test": 400}
@@ -39,15 +37,6 @@ FLIP = 0.03
 WORD_NOISE = 0.03
 VIEW_NOISE = (0.10, 0.10, 0.04)  # weather, light, expression
 # Index 0: polarity -1, index 1: polarity +1.
-FEELINGS = (("cannot stand", "dislike", "dread", "regret", "mourn"), ("love", "adore", "enjoy", "admire", "cherish"))
-ADJECTIVES = (
-    ("awful", "boring", "dull", "messy", "clumsy", "terrible", "pathetic", "stale"),
-    ("great", "lovely", "charming", "brilliant", "sweet", "wonderful", "clever", "perfect"),
-)
-SUBJECTS = ("your cake", "your garden", "your haircut", "your song", "your cooking", "your house", "your plan",
-            "your dance", "your sweater", "your joke", "your drawing", "your holiday")  # fmt: skip
-TEMPLATES = ("F how A S turned out", "we all F how A S is", "F it when S looks this A", "people F S , so A",
-             "honestly i F S , truly A")  # fmt: skip
 WEATHER = (("rainy", "stormy"), ("sunny", "cloudy"))
 LIGHT = (("dim",), ("bright", "soft"))
 EXPRESSION = (("frowning",), ("smiling", "plain"))
@@ -79,12 +68,13 @@ def sample_meme(rng: np.random.Generator) -> Meme:
 def sample_line(rng: np.random.Generator, polarity: int) -> tuple[str, tuple[int, ...]]:
     """A line of the given polarity, and the polarity of each of its two words."""
     words = tuple(polarity ^ int(rng.random() < WORD_NOISE) for _ in range(2))
+    memes = WORDS["memes"]
     filling = {
-        "F": str(rng.choice(FEELINGS[words[0]])),
-        "A": str(rng.choice(ADJECTIVES[words[1]])),
-        "S": str(rng.choice(SUBJECTS)),
+        "F": str(rng.choice(memes["feelings"][words[0]])),
+        "A": str(rng.choice(memes["adjectives"][words[1]])),
+        "S": str(rng.choice(memes["subjects"])),
     }
-    return " ".join(filling.get(token, token) for token in str(rng.choice(TEMPLATES)).split()), words
+    return " ".join(filling.get(token, token) for token in str(rng.choice(memes["templates"])).split()), words
 
 
 def posterior(meme: Meme) -> dict[str, Float[np.ndarray, "2"]]:
@@ -110,30 +100,15 @@ def _polarity(cues: tuple[int, ...], noise: tuple[float, ...]) -> Float[np.ndarr
 
 def sample_memes(split: str, count: int, seed: int, code: int = 3) -> list[Meme]:
     """`count` memes; one split and seed give one list, and a shorter list is its beginning."""
-    split_code = ("train", "valid", "test", "pool", "texts").index(split)
-    keys = [(code, split_code, n) for n in range(count)]
-    return [sample_meme(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=k))) for k in keys]
+    return [sample_meme(generator(seed, code, SPLIT_CODES[split], n)) for n in range(count)]
 
 
 def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
     """Write the corpus into `folder`; one seed and sizes always give the same bytes."""
-    chosen = checked_sizes(sizes, SIZES)
-    (folder / "image").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    oracle: list[dict[str, Any]] = []
+    memes = {split: sample_memes(split, n, seed) for split, n in checked_sizes(sizes, SIZES).items()}
     names = ("unpleasant", "pleasant")
-    for split, count in chosen.items():
-        for n, meme in enumerate(tqdm(sample_memes(split, count, seed), desc=f"{NAME} {split}", unit="meme")):
-            name = f"me-{split}-{n:04d}"
-            Image.fromarray(draw_scene(meme.scene)).save(folder / f"image/{name}.png")
-            rows.append({
-                "segment_id": name, "video_id": name, "clip_id": 1, "split": split, "label": CLASSES[meme.label],
-                "text": meme.text, "image": f"image/{name}.png", "text_polarity": names[meme.text_polarity],
-                "image_polarity": names[meme.image_polarity], "object": meme.scene.thing,
-            })  # fmt: skip
-            oracle.append({"segment_id": name} | {
-                f"{view}p_{c}": p for view, ps in posterior(meme).items() for c, p in zip(CLASSES, ps, strict=True)
-            })  # fmt: skip
-    write_table(folder / "segments.csv", rows)
-    write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
+    write_pictures(
+        folder, "me", CLASSES, memes, posterior,
+        lambda m: {"text_polarity": names[m.text_polarity], "image_polarity": names[m.image_polarity]},
+    )  # fmt: skip
     write_description(folder, NAME, TASK, DESCRIPTION, seed, __doc__ or "")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from msakit.data.media import write_audio, write_video
 from msakit.data.synthetic import mosi_model
 from msakit.data.synthetic.face_drawing import draw_face
-from msakit.data.synthetic.generated import checked_sizes, write_description, write_table
+from msakit.data.synthetic.generated import checked_sizes, write_description, write_oracle, write_table
 from msakit.data.synthetic.mosi_model import FACE_SCALE, FPS, Segment, posterior_means, prosody, sample_segments
 from msakit.data.synthetic.speech import RATE, synthesize
 
@@ -36,29 +36,18 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     segments = [s for split, count in chosen.items() for s in sample_segments(split, count, seed)]
     rows, words, oracle = [], [], []
     for segment in tqdm(segments, desc=NAME, unit="segment"):
-        media, timings = render(segment, folder)
-        rows.append(row(segment) | {"label": segment.sentiment, "text": " ".join(segment.words)} | media
-                    | {"kind": segment.kind})  # fmt: skip
+        row, timings = render(segment, folder)
+        rows.append(row)
         words += timings
         oracle.append({"segment_id": segment.segment_id} | posterior_means(segment))
     write_table(folder / "segments.csv", rows, {"label": ".1f"})
     write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
-    write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
+    write_oracle(folder, oracle)
     write_description(folder, NAME, TASK, DESCRIPTION, seed, mosi_model.__doc__ or "")
 
 
-def row(segment: Segment) -> dict[str, Any]:
-    """The columns that name a segment."""
-    return {
-        "segment_id": segment.segment_id,
-        "video_id": segment.video_id,
-        "clip_id": segment.clip_id,
-        "split": segment.split,
-    }
-
-
-def render(segment: Segment, folder: Path) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Write one segment's wav and mp4; returns their relative paths and the rows of words.csv."""
+def render(segment: Segment, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write one segment's wav and mp4; returns its rows of segments.csv and of words.csv."""
     audio, video = f"audio/{segment.segment_id}.wav", f"video/{segment.segment_id}.mp4"
     for path in (audio, video):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +59,12 @@ def render(segment: Segment, folder: Path) -> tuple[dict[str, str], list[dict[st
         {"segment_id": segment.segment_id, "word_index": k, "word": word, "start": start, "end": end}
         for k, (word, (start, end)) in enumerate(zip(segment.words, spans, strict=True))
     ]
-    return {"audio": audio, "video": video}, timings
+    row = {
+        "segment_id": segment.segment_id, "video_id": segment.video_id, "clip_id": segment.clip_id,
+        "split": segment.split, "label": segment.sentiment, "text": " ".join(segment.words),
+        "audio": audio, "video": video, "kind": segment.kind,
+    }  # fmt: skip
+    return row, timings
 
 
 def draw_frames(segment: Segment, rng: np.random.Generator) -> UInt8[np.ndarray, "frames size size 3"]:

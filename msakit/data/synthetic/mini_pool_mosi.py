@@ -10,12 +10,18 @@ Sizes: "pool" counts rendered segments, "texts" counts sentences.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from msakit.data.synthetic.generated import checked_sizes, recurring, write_description, write_documents, write_table
+from msakit.data.synthetic.generated import (
+    checked_sizes,
+    generator,
+    recurring,
+    write_description,
+    write_documents,
+    write_table,
+)
 from msakit.data.synthetic.mini_mosi import SIZES as MOSI_SIZES
-from msakit.data.synthetic.mini_mosi import TASK, render, row
+from msakit.data.synthetic.mini_mosi import TASK, render
 from msakit.data.synthetic.mosi_model import GRID, KIND_SHARE, PRIOR, sample_segments, sample_words
 
 NAME = "mini-pool-mosi"
@@ -33,8 +39,9 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     words: list[dict[str, Any]] = []
     segments = sample_segments("pool", chosen.get("pool", 1), seed, corpus="pm", corpus_code=4)
     for segment in tqdm(segments, desc=NAME, unit="segment"):
-        media, timings = render(segment, folder)
-        rows.append(row(segment) | {"label": None, "text": " ".join(segment.words)} | media)
+        row, timings = render(segment, folder)
+        del row["kind"]
+        rows.append(row | {"label": None})
         words += timings
     write_table(folder / "segments.csv", rows)
     write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
@@ -46,7 +53,7 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
 
 
 def _document(seed: int, number: int) -> list[str]:
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TEXT_CODE, number)))
+    rng = generator(seed, _TEXT_CODE, number)
     level = int(rng.choice(len(GRID), p=PRIOR))
     kinds = rng.choice(list(KIND_SHARE), p=list(KIND_SHARE.values()), size=2)
     return [" ".join(sample_words(rng, level, str(kind))[0]) for kind in kinds]

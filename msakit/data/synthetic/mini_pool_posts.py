@@ -12,14 +12,22 @@ turn. Sizes: "scenes", "faces" and "texts" (sentences).
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from msakit.data.synthetic.face_drawing import Face, draw_face, sample_face
-from msakit.data.synthetic.generated import checked_sizes, recurring, write_description, write_documents, write_table
+from msakit.data.synthetic.generated import (
+    checked_sizes,
+    generator,
+    recurring,
+    write_description,
+    write_documents,
+    write_table,
+)
+from msakit.data.synthetic.lexicon import WORDS
 from msakit.data.synthetic.mini_memes import SIZES as MEMES_SIZES
 from msakit.data.synthetic.mini_memes import sample_line, sample_memes
 from msakit.data.synthetic.mini_posts import SIZES as POSTS_SIZES
@@ -32,14 +40,7 @@ DESCRIPTION = (
     "Unlabelled generated pictures with captions of what is visible, and texts, for pre-training: the models of "
     "mini-posts and mini-memes and the faces of mini-mosi, other draws. Not pictures of people."
 )
-T = TypeVar("T")
 _CODE = 5
-# Three words a cue, for values under -1/3, between, and over 1/3.
-_BROWS = (("lowered brows", "drawn brows"), ("level brows", "relaxed brows"), ("raised brows", "arched brows"))
-_EYES = (("narrow eyes", "half closed eyes"), ("open eyes", "calm eyes"), ("wide eyes", "wide open eyes"))
-_MOUTHS = (
-    ("a frown", "the corners of the mouth down"), ("a straight mouth", "a closed mouth"), ("a smile", "a broad smile"),
-)  # fmt: skip
 
 
 def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
@@ -48,10 +49,10 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     (folder / "image").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for n, scene in enumerate(tqdm(_scenes(chosen.get("scenes", 0), seed), desc=f"{NAME} scenes", unit="image")):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 0, n)))
+        rng = generator(seed, _CODE, 0, n)
         rows.append(_save(folder, f"pp-scene-{n:04d}", draw_scene(scene), caption(scene, rng), scene.thing))
     for n in tqdm(range(chosen.get("faces", 0)), desc=f"{NAME} faces", unit="image"):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 1, n)))
+        rng = generator(seed, _CODE, 1, n)
         # Brows, eyes and mouth go together loosely, as in mini-mosi.
         cues = np.tanh(rng.normal(0, 0.5) + rng.normal(0, 0.5, 3))
         face = sample_face(rng)
@@ -74,14 +75,14 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
 def _scenes(count: int, seed: int) -> list[Scene]:
     posts = sample_posts("pool", (count + 1) // 2, seed, code=_CODE)
     memes = sample_memes("pool", count // 2, seed, code=_CODE + 1)
-    return _in_turn([p.scene for p in posts], [m.scene for m in memes])
+    return [(posts, memes)[n % 2][n // 2].scene for n in range(count)]
 
 
 def _documents(count: int, seed: int) -> list[list[str]]:
     """Two posts of one text label, and two lines of one polarity, in turn."""
     documents = []
     for number in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_CODE, 2, number)))
+        rng = generator(seed, _CODE, 2, number)
         if number % 2:
             polarity = int(rng.integers(2))
             documents.append([sample_line(rng, polarity)[0] for _ in range(2)])
@@ -89,10 +90,6 @@ def _documents(count: int, seed: int) -> list[list[str]]:
             label = int(rng.choice(3, p=TEXT_PRIOR))
             documents.append([sample_text(rng, label)[0] for _ in range(2)])
     return documents
-
-
-def _in_turn(first: list[T], second: list[T]) -> list[T]:
-    return [(first, second)[n % 2][n // 2] for n in range(len(first) + len(second))]
 
 
 def _save(folder: Path, name: str, pixels: np.ndarray, text: str, thing: str) -> dict[str, Any]:
@@ -105,8 +102,8 @@ def _save(folder: Path, name: str, pixels: np.ndarray, text: str, thing: str) ->
 
 def _face_caption(face: Face, cues: np.ndarray, rng: np.random.Generator) -> str:
     brow, eye, mouth = (
-        str(rng.choice(words[int(np.digitize(cue, (-1 / 3, 1 / 3)))]))
-        for words, cue in zip((_BROWS, _EYES, _MOUTHS), cues, strict=True)
+        str(rng.choice(WORDS["captions"][part][int(np.digitize(cue, (-1 / 3, 1 / 3)))]))
+        for part, cue in zip(("brows", "eyes", "mouth"), cues, strict=True)
     )
     hair = f"{'long' if face.hair_length > 0.5 else 'short'} {'dark' if sum(face.hair) < 200 else 'light'} hair"
     forms = (

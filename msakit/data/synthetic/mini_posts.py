@@ -17,16 +17,13 @@ text_p_<class> and image_p_<class>. The columns text_label and image_label hold 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
-from tqdm import tqdm
 
-from msakit.data.synthetic.generated import checked_sizes, write_description, write_table
-from msakit.data.synthetic.lexicon import ADJECTIVE_MODIFIERS, ADJECTIVES, NOUNS, phrases
-from msakit.data.synthetic.scenes import EXPRESSIONS, LIGHTS, WEATHERS, Scene, draw_scene, sample_scene
+from msakit.data.synthetic.generated import SPLIT_CODES, checked_sizes, generator, write_description, write_pictures
+from msakit.data.synthetic.lexicon import SLOTS, WORDS
+from msakit.data.synthetic.scenes import EXPRESSIONS, LIGHTS, WEATHERS, Scene, sample_scene
 
 NAME = "mini-posts"
 SIZES = {"train": 600, "valid": 200, "test": 400}
@@ -45,25 +42,14 @@ JOINT = np.array([
 ])  # fmt: skip
 TEXT_PRIOR = np.einsum("y,yti->t", PRIOR, JOINT / JOINT.sum(axis=(1, 2), keepdims=True))
 SIGMA_WORDS = 0.75
-TAGS = (
-    "#love", "#bestday", "#happy", "#thankful", "#photo", "#today", "#monday", "#outside", "#fail",
-    "#tired", "#why", "#sad",
-)  # fmt: skip
+TAGS = WORDS["posts"]["tags"]
 _GOOD, _EVEN, _BAD = (np.repeat(p, 4) / 4 for p in ((0.06, 0.20, 0.74), (0.08, 0.84, 0.08), (0.74, 0.20, 0.06)))
 TAG_GIVEN = np.stack([_GOOD, _EVEN, _BAD])  # rows: t = negative, neutral, positive
 WEATHER_GIVEN = np.array([[0.04, 0.14, 0.40, 0.42], [0.10, 0.70, 0.14, 0.06], [0.80, 0.14, 0.04, 0.02]])
 LIGHT_GIVEN = np.array([[0.08, 0.20, 0.72], [0.10, 0.80, 0.10], [0.72, 0.20, 0.08]])
 EXPRESSION_GIVEN = np.array([[0.03, 0.10, 0.87], [0.06, 0.88, 0.06], [0.87, 0.10, 0.03]])
-TEMPLATES = (
-    "the N today was P", "just saw the new N and it is P", "P N on the way home", "my N is P and the N is P",
-    "this N looks P to me", "took a picture of the N , it felt P", "the N was P but also P",
-    "we went to see the N and it was P",
-)  # fmt: skip
-_PHRASES = phrases(ADJECTIVES, ADJECTIVE_MODIFIERS)
+_PHRASES = SLOTS["ADJ"]
 _PHRASE_GIVEN = _PHRASES.probabilities(np.array([-2.0, 0.0, 2.0]), SIGMA_WORDS)
-_ADVERBIALS = (
-    "at the lake", "downtown", "with my sister", "after work", "before lunch", "again", "this morning", "last night",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,16 +79,16 @@ def sample_post(rng: np.random.Generator) -> Post:
 def sample_text(rng: np.random.Generator, text_label: int) -> tuple[str, tuple[int, ...], int]:
     """A post of the given text label, the phrases it holds, and its hashtag."""
     words, chosen = [], []
-    for token in str(rng.choice(TEMPLATES)).split():
+    for token in str(rng.choice(WORDS["posts"]["templates"])).split():
         if token == "N":
-            words.append(str(rng.choice(NOUNS)))
+            words.append(str(rng.choice(WORDS["nouns"])))
         elif token == "P":
             chosen.append(int(rng.choice(len(_PHRASES.texts), p=_PHRASE_GIVEN[text_label])))
             words.append(_PHRASES.texts[chosen[-1]])
         else:
             words.append(token)
     tag = int(rng.choice(len(TAGS), p=TAG_GIVEN[text_label]))
-    return f"{' '.join(words)} {rng.choice(_ADVERBIALS)} {TAGS[tag]}", tuple(chosen), tag
+    return f"{' '.join(words)} {rng.choice(WORDS['posts']['adverbials'])} {TAGS[tag]}", tuple(chosen), tag
 
 
 def posterior(post: Post) -> dict[str, Float[np.ndarray, "3"]]:
@@ -125,29 +111,14 @@ def posterior(post: Post) -> dict[str, Float[np.ndarray, "3"]]:
 
 def sample_posts(split: str, count: int, seed: int, code: int = 2) -> list[Post]:
     """`count` posts; one split and seed give one list, and a shorter list is its beginning."""
-    split_code = ("train", "valid", "test", "pool", "texts").index(split)
-    keys = [(code, split_code, n) for n in range(count)]
-    return [sample_post(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=k))) for k in keys]
+    return [sample_post(generator(seed, code, SPLIT_CODES[split], n)) for n in range(count)]
 
 
 def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
     """Write the corpus into `folder`; one seed and sizes always give the same bytes."""
-    chosen = checked_sizes(sizes, SIZES)
-    (folder / "image").mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    oracle: list[dict[str, Any]] = []
-    for split, count in chosen.items():
-        for n, post in enumerate(tqdm(sample_posts(split, count, seed), desc=f"{NAME} {split}", unit="post")):
-            name = f"mp-{split}-{n:04d}"
-            Image.fromarray(draw_scene(post.scene)).save(folder / f"image/{name}.png")
-            rows.append({
-                "segment_id": name, "video_id": name, "clip_id": 1, "split": split, "label": CLASSES[post.label],
-                "text": post.text, "image": f"image/{name}.png", "text_label": CLASSES[post.text_label],
-                "image_label": CLASSES[post.image_label], "object": post.scene.thing,
-            })  # fmt: skip
-            oracle.append({"segment_id": name} | {
-                f"{view}p_{c}": p for view, ps in posterior(post).items() for c, p in zip(CLASSES, ps, strict=True)
-            })  # fmt: skip
-    write_table(folder / "segments.csv", rows)
-    write_table(folder / "oracle.csv", oracle, {c: ".6f" for c in oracle[0] if c != "segment_id"})
+    posts = {split: sample_posts(split, n, seed) for split, n in checked_sizes(sizes, SIZES).items()}
+    write_pictures(
+        folder, "mp", CLASSES, posts, posterior,
+        lambda post: {"text_label": CLASSES[post.text_label], "image_label": CLASSES[post.image_label]},
+    )  # fmt: skip
     write_description(folder, NAME, TASK, DESCRIPTION, seed, __doc__ or "")

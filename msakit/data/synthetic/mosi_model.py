@@ -32,7 +32,8 @@ import numpy as np
 from jaxtyping import Float
 
 from msakit.data.synthetic.face_drawing import Face, sample_face
-from msakit.data.synthetic.lexicon import AMBIGUOUS_TEMPLATES, NOUNS, SLOTS, TEMPLATES
+from msakit.data.synthetic.generated import SPLIT_CODES, generator
+from msakit.data.synthetic.lexicon import SLOTS, WORDS
 from msakit.data.synthetic.speech import Prosody, Voice, word_seconds
 
 GRID = np.round(np.arange(-15, 16) * 0.2, 1)
@@ -79,18 +80,16 @@ class Segment:
 
 def sample_segments(split: str, count: int, seed: int, corpus: str = "mm", corpus_code: int = 1) -> list[Segment]:
     """`count` segments of as many new speakers as needed (8 to 12 each); one split, corpus and seed give one list."""
-    split_code = ("train", "valid", "test", "pool", "texts").index(split)
     segments: list[Segment] = []
-    speaker_number = 0
+    number = 0
     while len(segments) < count:
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(corpus_code, split_code, speaker_number)))
+        key = (corpus_code, SPLIT_CODES[split], number)
+        rng = generator(seed, *key)
         speaker = sample_speaker(rng)
-        video = f"{corpus}-{split}-{speaker_number:03d}"
-        for clip in range(int(rng.integers(8, 13))):
-            key = (corpus_code, split_code, speaker_number, clip + 1)
-            child = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-            segments.append(sample_segment(child, speaker, split, video, clip + 1))
-        speaker_number += 1
+        for clip in range(1, 1 + int(rng.integers(8, 13))):
+            child = generator(seed, *key, clip)
+            segments.append(sample_segment(child, speaker, split, f"{corpus}-{split}-{number:03d}", clip))
+        number += 1
     return segments[:count]
 
 
@@ -126,14 +125,14 @@ def sample_words(
     rng: np.random.Generator, level: int, kind: str
 ) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
     """Fill a template for the sentiment GRID[level]; returns the words and the filled slots."""
-    templates = AMBIGUOUS_TEMPLATES if kind == "ambiguous" else TEMPLATES
+    templates = WORDS["ambiguous_reviews" if kind == "ambiguous" else "reviews"]
     meant = len(GRID) - 1 - level if kind == "sarcastic" else level
     words: list[str] = []
     slots: list[tuple[str, int]] = []
-    nouns = iter(rng.permutation(len(NOUNS)))
+    nouns = iter(rng.permutation(len(WORDS["nouns"])))
     for token in str(rng.choice(templates)).split():
         if token == "N":
-            words.append(NOUNS[next(nouns)])
+            words.append(WORDS["nouns"][next(nouns)])
         elif token in ("ADJ", "VERB"):
             slot = "AMB" if kind == "ambiguous" else token
             index = int(rng.choice(len(SLOTS[slot].texts), p=np.exp(_LOG_P[slot][meant])))

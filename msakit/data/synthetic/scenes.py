@@ -6,8 +6,11 @@ Everything is drawn at twice the size and averaged down. `caption` names what is
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
+
+from msakit.data.synthetic.lexicon import WORDS
 
 SIZE = 96
 _BIG = 2 * SIZE
@@ -47,8 +50,6 @@ def sample_scene(rng: np.random.Generator, weather: str, light: str, expression:
 
 def draw_scene(scene: Scene) -> UInt8[np.ndarray, "size size 3"]:
     """The picture, 96 x 96 RGB."""
-    import cv2
-
     rng = np.random.default_rng(scene.seed)
     rows = np.linspace(0, 1, _BIG, dtype=np.float32)[:, None, None]
     sky = np.array(_SKIES[scene.weather]) + rng.normal(0, 6, 3)
@@ -71,8 +72,6 @@ def draw_scene(scene: Scene) -> UInt8[np.ndarray, "size size 3"]:
 
 
 def _draw_weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> None:
-    import cv2
-
     if weather == "sunny":
         x, y = int(rng.uniform(0.3, 0.7) * _BIG), int(rng.uniform(0.10, 0.20) * _BIG)
         for k in range(10):
@@ -81,8 +80,8 @@ def _draw_weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> 
             cv2.line(image, (x, y), tip, (250, 216, 92), 3, cv2.LINE_AA)
         cv2.circle(image, (x, y), 18, (254, 226, 96), -1, cv2.LINE_AA)
         return
-    shade = {"cloudy": 226, "rainy": 150, "stormy": 62}[weather]
-    for _ in range({"cloudy": 4, "rainy": 5, "stormy": 7}[weather]):
+    shade, clouds = {"cloudy": (226, 4), "rainy": (150, 5), "stormy": (62, 7)}[weather]
+    for _ in range(clouds):
         x, y = int(rng.uniform(0, 1) * _BIG), int(rng.uniform(0.06, 0.28) * _BIG)
         for _ in range(4):
             dx, dy, r = int(rng.normal(0, 16)), int(rng.normal(0, 5)), int(rng.uniform(10, 18))
@@ -97,16 +96,12 @@ def _draw_weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> 
 
 
 def _draw_rain(image: np.ndarray, rng: np.random.Generator, drops: int) -> None:
-    import cv2
-
     for x, y in rng.uniform(0, _BIG, (drops, 2)).astype(int):
         cv2.line(image, (int(x), int(y)), (int(x) - 4, int(y) + 13), (196, 210, 230), 2, cv2.LINE_AA)
 
 
 def _draw_thing(image: np.ndarray, thing: str, colour: tuple[int, int, int], x: int, base: int, w: int) -> None:
     """Draw the main object standing on `base`, `w` pixels wide, its left edge at x."""
-    import cv2
-
     dark = tuple(int(c * 0.6) for c in colour)
     middle = x + w // 2
 
@@ -170,8 +165,6 @@ def _draw_thing(image: np.ndarray, thing: str, colour: tuple[int, int, int], x: 
 
 
 def _draw_paper_face(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
-    import cv2
-
     r = int(rng.uniform(27, 31))
     x = r + 6 if scene.face_left else _BIG - r - 6
     y = int(_BIG - r - 5 - rng.uniform(0, 14))
@@ -188,30 +181,10 @@ def _draw_paper_face(image: np.ndarray, scene: Scene, rng: np.random.Generator) 
         cv2.line(image, (x - half, y + r * 2 // 5), (x + half, y + r * 2 // 5), (110, 40, 24), 4, cv2.LINE_AA)
 
 
-_WEATHER_WORDS = {
-    "sunny": ("under a sunny sky", "in sunshine", "with the sun out"), "cloudy": ("under clouds", "under a cloudy sky"),
-    "rainy": ("in the rain", "on a rainy day", "while rain falls"),
-    "stormy": ("in a storm", "under a stormy sky", "with lightning above"),
-}  # fmt: skip
-_LIGHT_WORDS = {
-    "bright": ("bright light", "a bright picture"), "soft": ("soft light", "even light"),
-    "dim": ("dim light", "a dark picture"),
-}  # fmt: skip
-_FACE_WORDS = {
-    "smiling": ("a smiling face", "a face with a smile"), "plain": ("a plain face", "a face with a straight mouth"),
-    "frowning": ("a frowning face", "a face with a frown"),
-}  # fmt: skip
-
-
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One sentence naming object, weather, light and expression."""
     weather, light, face = (
-        str(rng.choice(words[key]))
-        for words, key in (
-            (_WEATHER_WORDS, scene.weather),
-            (_LIGHT_WORDS, scene.light),
-            (_FACE_WORDS, scene.expression),
-        )
+        str(rng.choice(WORDS["captions"][cue][getattr(scene, cue)])) for cue in ("weather", "light", "expression")
     )
     article = "an" if scene.colour[0] in "aeiou" else "a"
     thing = f"{article} {scene.colour} {scene.thing}"
@@ -221,8 +194,5 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         f"{face} next to {thing} {weather} , {light}",
         f"there is {thing} {weather} , {light} and {face}",
     )
-    return (
-        forms[int(rng.integers(len(forms)))]
-        .replace("in a dark picture", "in dark light")
-        .replace("in a bright picture", "in bright light")
-    )
+    form = forms[int(rng.integers(len(forms)))]
+    return form.replace("in a dark picture", "in dark light").replace("in a bright picture", "in bright light")

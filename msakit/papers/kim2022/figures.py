@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from msakit import papers
-from msakit.data.synthetic.lexicon import AMBIGUOUS
+from msakit.data.synthetic.lexicon import WORDS
 from msakit.evaluation import metrics
 from msakit.papers.kim2022.tables import (
     PAPER,
@@ -119,7 +119,7 @@ def chosen_shifts(runs: Runs, paper: Paper) -> pd.DataFrame:
     }
     shifts = shifts[shifts["segment_id"].isin(segments)].copy()
     # The generator's own list; on other corpora no word is marked.
-    shifts["marked"] = shifts["word"].isin(AMBIGUOUS) & shifts["segment_id"].map(kinds).eq("ambiguous")
+    shifts["marked"] = shifts["word"].isin(WORDS["ambiguous"]) & shifts["segment_id"].map(kinds).eq("ambiguous")
     return shifts.assign(heading=shifts["segment_id"].map(heading))
 
 
