@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from msakit import process
 from msakit.files import write_atomically
-from msakit.runs.record import Record, RecordError, Runtime, Selection, environment, plain_json
-from msakit.runs.store import Run, Runs, as_json, finished, ordered, read_run, run_path, set_aside, write_run
+from msakit.runs.record import Record, Runtime, Selection, environment, plain_json
+from msakit.runs.store import Runs, as_json, find_run, ordered, read_run, run_path, set_aside, write_run
 from msakit.training.checkpoint import resumable
 from msakit.training.loop import Fit
 
@@ -73,27 +73,20 @@ def run_jobs(jobs: Sequence[Job], root: Path) -> Runs:
 
 def _reused(record: Record, root: Path) -> bool:
     """Whether the run is stored already. What does not decide its outcome (title, group) is brought up to date."""
-    path = run_path(root, record)
-    if not finished(root, record):
+    stored = find_run(root, record)
+    if stored is None or stored.record.key != record.key:
         return False
-    stored = read_run(path).record
     shown = {"definition": record.definition, "same_as": record.same_as, "features": record.features}
-    if any(getattr(stored, name) != value for name, value in shown.items()):
-        write_atomically(path, as_json(stored.model_copy(update=shown)))
+    if any(getattr(stored.record, name) != value for name, value in shown.items()):
+        write_atomically(run_path(root, record), as_json(stored.record.model_copy(update=shown)))
     return True
 
 
 def _run(job: Job, root: Path) -> None:
-    path = run_path(root, job.record)
-    if path.is_file():
-        try:
-            old: Run = read_run(path)
-        except RecordError as error:
-            logger.warning("%s: made anew", error)
-        else:
-            folder = root.parent / "superseded"
-            logger.info("%s was made otherwise: moved to %s", path, folder)
-            set_aside(old, root, folder)
+    if (old := find_run(root, job.record)) is not None:
+        folder = root.parent / "superseded"
+        logger.info("%s was made otherwise: moved to %s", old.where, folder)
+        set_aside(old, root, folder)
     if job.train is None:
         _take_over(job.record, root)
         return

@@ -6,7 +6,6 @@ table is made, so that a new metric needs no new training.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
@@ -14,11 +13,11 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from io import BytesIO
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,11 +28,9 @@ from msakit.strict import Strict
 
 log = logging.getLogger(__name__)
 
-SCHEMA: Final = 3
 # Whose version may move a number; msakit's own is that of the protocol too.
 LIBRARIES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "accelerate", "tokenizers", "librosa", "av",
              "opencv-python-headless", "msakit")  # fmt: skip
-POWERS = np.array([float(f"1e{place}") for place in range(22)])
 CORPUS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 KEYS = ("segment_id", "video_id", "split", "label")  # columns of every table of predictions
 PREDICTIONS = "predictions"  # what that table is called; no artifact's name
@@ -70,12 +67,6 @@ class FoldInfo(Strict):
     count: int = Field(ge=2)
     kind: str
 
-    @model_validator(mode="after")
-    def _among(self) -> "FoldInfo":
-        if self.index >= self.count:
-            raise ValueError(f"fold {self.index} is not among {self.count} folds")
-        return self
-
 
 class Feature(Strict):
     """What one modality of a run was made of: an input of the arm, resolved."""
@@ -103,7 +94,7 @@ class Selection(Strict):
 class TableInfo(Strict):
     """A table that belongs to a run."""
 
-    sha256: str  # see `digest`
+    sha256: str  # of its values, see `msakit.runs.store`
     columns: list[str]
     text: list[str] = []  # those of text: an id, a word or a class may read "007" or "NA"
 
@@ -111,7 +102,7 @@ class TableInfo(Strict):
 class Record(Strict):
     """Everything about a finished run except its predictions and how it ran."""
 
-    schema_version: Literal[3] = SCHEMA
+    schema_version: Literal[3] = 3
     paper: str
     version: int  # of the recipe; raised by hand whenever its numbers move
     corpus: CorpusInfo
@@ -188,7 +179,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     commit, dirty = git_state()
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in LIBRARIES},
+        **{name: next((each.version for each in distributions(name=name)), None) for name in LIBRARIES},
         "platform": platform.system(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "device": device,
@@ -219,13 +210,6 @@ def git_state(folder: Path | None = None) -> tuple[str | None, bool | None]:
     return commit, bool(changed.strip())
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def plain_json(value: Any, digits: int | None = None) -> Any:
     """The same value in plain JSON types: numpy numbers, paths and tuples converted, nan and infinity become null.
 
@@ -252,93 +236,12 @@ def plain_json(value: Any, digits: int | None = None) -> Any:
 
 
 def check_predictions(predictions: pd.DataFrame, where: str) -> None:
-    """Whether a table is one of predictions.
-
-    Raises:
-        RecordError: a column is missing, or a segment stands twice in its split.
-    """
-    columns = [str(name) for name in predictions.columns]
-    missing = [name for name in KEYS if name not in columns]
-    if missing:
-        raise RecordError(f"{where}: column {', '.join(missing)} is missing (there are: {', '.join(columns)})")
-    values = values_of(predictions)
-    if not values or ("prediction" in values) == (len(values) > 1):
-        raise RecordError(f"{where}: wants either a column 'prediction' or columns 'p_<class>', one a class")
-    twice = predictions["segment_id"][predictions.duplicated(["segment_id", "split"])]
-    if len(twice):
-        raise RecordError(f"{where}: segment {twice.iloc[0]!r} occurs twice in its split; keep one row a segment")
-    empty = predictions["segment_id"][~np.isfinite(predictions[values].to_numpy(float)).all(axis=1)]
-    if len(empty):
-        raise RecordError(f"{where}: segment {empty.iloc[0]!r} has no finite prediction; leave its row out")
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """A table as csv bytes that depend on its values alone: six significant digits, what single precision holds."""
-    # Single precision has no six digits below this.
-    table = table.assign(**{name: table[name].mask(table[name].abs() < 1e-30, 0.0) for name in floats(table)})
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
-
-
-def floats(table: pd.DataFrame) -> list[str]:
-    """The columns of floating-point numbers."""
-    return [str(name) for name in table if pd.api.types.is_float_dtype(table[name])]
+    """Raises RecordError where a prediction is not finite."""
+    bad = predictions["segment_id"][~np.isfinite(predictions[values_of(predictions)].to_numpy(float)).all(axis=1)]
+    if len(bad):
+        raise RecordError(f"{where}: segment {bad.iloc[0]!r} has no finite prediction; leave its row out")
 
 
 def values_of(table: pd.DataFrame) -> list[str]:
     """The columns of a table of predictions that hold them: `prediction`, or `p_<class>`, one a class."""
     return [str(name) for name in table if name == "prediction" or str(name).startswith("p_")]
-
-
-def from_csv(content: bytes, text: Iterable[str]) -> pd.DataFrame:
-    """The table whose bytes `as_csv` gave; text: the columns that are no numbers, whatever they look like."""
-    kinds = dict.fromkeys(text, str)
-    return pd.read_csv(BytesIO(content), dtype=kinds, keep_default_na=False, na_values=[""], low_memory=False)
-
-
-def table_info(table: pd.DataFrame, content: bytes) -> TableInfo:
-    """What a record says of a table; content: its csv bytes.
-
-    Raises:
-        RecordError: a column's name is one that packed tables need.
-    """
-    columns = [str(name) for name in table.columns]
-    if taken := [name for name in columns if name in IDENTITY]:
-        raise RecordError(f"a table has a column {taken[0]!r}, which says whose a row is: name it otherwise")
-    text = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    return TableInfo(sha256=digest(from_csv(content, text), text), columns=columns, text=text)
-
-
-def digest(table: pd.DataFrame, text: Iterable[str]) -> str:
-    """sha256 of a table's values, column by column: texts, and numbers in single precision.
-
-    It is the same for what csv and parquet give back, and takes a hundredth of the time of writing csv again.
-    """
-    text, found = set(text), hashlib.sha256()
-    for name, column in table.items():
-        values = column.fillna("").tolist() if name in text else []
-        found.update(json.dumps([name, values]).encode())
-        if name not in text:
-            numbers = _numbers(column).to_numpy(np.float32) + np.float32(0)  # no negative zero
-            found.update(np.where(np.isnan(numbers), np.float32("nan"), numbers).astype("<f4").tobytes())
-    return found.hexdigest()
-
-
-def as_read_from_csv(column: pd.Series) -> pd.Series:
-    """A column of numbers, in single precision or as text, as `from_csv` gives it: the six digits, in double precision,
-    and whole numbers where all of them are."""
-    values = _numbers(column)
-    if values.dtype != np.float32:
-        return values
-    numbers = values.to_numpy(float)
-    size = np.abs(numbers)
-    inner = (size > 1e-15) & (size < 1e6)  # where powers of ten are exact
-    places = 5 - np.floor(np.log10(size, where=inner, out=np.zeros_like(size))).astype(int)
-    power = POWERS[np.where(inner, places, 0)]
-    numbers = np.where(inner, np.round(numbers * power) / power, numbers)
-    whole = bool(((numbers == np.round(numbers)) & (size < 1e6)).all())
-    return pd.Series(numbers.astype(int) if whole else numbers, index=column.index)
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    """A column of numbers, of text too; what is none is empty."""
-    return column if pd.api.types.is_numeric_dtype(column) else pd.to_numeric(column, errors="coerce")

@@ -2,21 +2,22 @@
 
 While runs are made (``build/``) each has files of its own, so that a kill loses one and processes do not meet:
 
-    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.csv             predictions
-    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.<artifact>.csv  what a figure needs besides
-    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.runtime.json    how it ran
-    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.json            a Record; written last: there, the run is finished
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.parquet             predictions
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.<artifact>.parquet  what a figure needs besides
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.runtime.json        how it ran
+    <root>/<paper>/<corpus>/<arm>/[fold-<k>.]seed-<s>.json                a Record; written last: there, the run is
+                                                                          finished
 
 Published (``results/``) they are packed, a paper's runs together; corpus, arm, seed and fold say whose a row is:
 
     <root>/<paper>/records.jsonl, runtime.jsonl    a line a run, in the same order
-    <root>/<paper>/predictions.parquet             float32
-    <root>/<paper>/<artifact>.parquet
+    <root>/<paper>/predictions.parquet, <artifact>.parquet
 
-A record holds a digest of each of its tables; a table that does not fit is refused when it is read. Numbers have six
-significant digits.
+A record holds a digest of each of its tables; a table that does not fit is refused when it is read. Numbers are kept in
+single precision and read with the six significant digits that it holds.
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -26,43 +27,28 @@ from functools import cached_property, partial
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from msakit.files import write_atomically
 from msakit.runs.record import (
     IDENTITY,
     PREDICTIONS,
-    SCHEMA,
     Record,
     RecordError,
     Runtime,
     TableInfo,
-    as_csv,
-    as_read_from_csv,
     check_predictions,
-    digest,
-    floats,
-    from_csv,
     plain_json,
-    table_info,
-    values_of,
 )
 from msakit.strict import parse
 
 log = logging.getLogger(__name__)
 
 MEND = "delete it and run this arm and seed again"
-
-
-@runtime_checkable
-class _Tables(Protocol):
-    """Where the tables of a run are read from."""
-
-    def read(self, name: str, info: TableInfo) -> pd.DataFrame:
-        """The predictions, or an artifact by name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ class Run:
     record: Record
     runtime: Runtime | None
     where: str  # for messages
-    _tables: _Tables = field(repr=False, compare=False)
+    _read: Callable[[str, list[str]], pd.DataFrame] = field(repr=False, compare=False)  # a table's columns, as kept
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -82,12 +68,8 @@ class Run:
             RecordError: the table is not the one that the record vouches for.
         """
         table = self._checked(PREDICTIONS, self.record.predictions)
-        kinds: dict[str, type] = dict.fromkeys(values_of(table), float)
-        kinds["label"] = int if self.record.corpus.task.kind == "classification" else float
-        for name, kind in kinds.items():
-            if table[name].dtype != kind:
-                table[name] = table[name].astype(kind)
-        return table
+        # Packed beside a regression, indices of classes are floating-point numbers.
+        return table.astype({"label": int}) if self.record.corpus.task.kind == "classification" else table
 
     @cached_property
     def test(self) -> pd.DataFrame:
@@ -105,14 +87,14 @@ class Run:
             raise RecordError(f"{self.where}: no artifact {name!r} (there are: {choices}); {MEND}")
         return self._checked(name, self.record.artifacts[name])
 
-    def check(self) -> None:
-        """Raises RecordError if a table is missing or not the one of its record."""
-        for name, info in {PREDICTIONS: self.record.predictions, **self.record.artifacts}.items():
-            self._checked(name, info)
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Predictions and artifacts. Raises RecordError if one is missing or not that of the record."""
+        return {PREDICTIONS: self.predictions} | {name: self.artifact(name) for name in self.record.artifacts}
 
     def _checked(self, name: str, info: TableInfo) -> pd.DataFrame:
-        table = self._tables.read(name, info)
-        if list(table) != info.columns or digest(table, info.text) != info.sha256:
+        table = self._read(name, info.columns)
+        table = table.assign(**{column: _numbers(table[column]) for column in table if column not in info.text})
+        if _digest(table) != info.sha256:
             raise RecordError(f"{self.where}: its table {name!r} is not the one recorded (torn or edited); {MEND}")
         return table
 
@@ -133,45 +115,15 @@ class Runs:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One row a run: what it is, and what was selected."""
-        rows = []
-        for run in self.runs:
-            record, chosen = run.record, run.record.selection
-            rows.append(
-                {
-                    "paper": record.paper,
-                    "corpus": record.corpus.name,
-                    "arm": record.arm,
-                    "title": record.title,
-                    "group": record.definition.group,
-                    "model": record.definition.model,
-                    "modalities": "+".join(record.modalities),
-                    "seed": record.seed,
-                    "fold": None if record.fold is None else record.fold.index,
-                    "share": record.definition.protocol.share,
-                    "protocol": record.definition.protocol.name,
-                    "leaks": record.definition.protocol.leaks,
-                    "reference": record.reference,
-                    "task": record.corpus.task.kind,
-                    "generated": record.corpus.generated,
-                    "fingerprint": record.corpus.fingerprint,
-                    "version": record.version,
-                    "key": record.key,
-                    "selection_split": chosen and chosen.split,
-                    "selection_metric": chosen and chosen.metric,
-                    "selection_value": chosen and chosen.value,
-                    "selection_epoch": chosen and chosen.epoch,
-                    "epochs": len(record.history),
-                    "seconds": run.runtime and run.runtime.seconds,
-                }
-            )
+        """One row a run: what it is, and what was selected; its columns are those of `FRAME`."""
+        rows = [[value(run) for value in FRAME.values()] for run in self.runs]
         kinds: dict[str, Any] = {
             "fold": "Int64",
             "selection_epoch": "Int64",
             "selection_value": float,
             "seconds": float,
         }
-        return pd.DataFrame(rows, columns=FRAME).astype(kinds)
+        return pd.DataFrame(rows, columns=list(FRAME)).astype(kinds)
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -195,12 +147,27 @@ class Runs:
         return replace(self, runs=tuple(run for run, kept in zip(self.runs, chosen, strict=True) if kept))
 
 
-FRAME = ["paper", "corpus", "arm", "title", "group", "model", "modalities", "seed", "fold", "share", "protocol",
-         "leaks", "reference", "task", "generated", "fingerprint", "version", "key", "selection_split",
-         "selection_metric", "selection_value", "selection_epoch", "epochs", "seconds"]  # fmt: skip
+FRAME: dict[str, Callable[[Run], Any]] = {
+    "paper": lambda run: run.record.paper,
+    "corpus": lambda run: run.record.corpus.name,
+    "arm": lambda run: run.record.arm,
+    "seed": lambda run: run.record.seed,
+    "fold": lambda run: run.record.fold and run.record.fold.index,
+    "protocol": lambda run: run.record.definition.protocol.name,
+    "reference": lambda run: run.record.reference,
+    "task": lambda run: run.record.corpus.task.kind,
+    "generated": lambda run: run.record.corpus.generated,
+    "fingerprint": lambda run: run.record.corpus.fingerprint,
+    "version": lambda run: run.record.version,
+    "selection_metric": lambda run: run.record.selection and run.record.selection.metric,
+    "selection_value": lambda run: run.record.selection and run.record.selection.value,
+    "selection_epoch": lambda run: run.record.selection and run.record.selection.epoch,
+    "epochs": lambda run: len(run.record.history),
+    "seconds": lambda run: run.runtime and run.runtime.seconds,
+}
 
 
-def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
+def read_runs(root: Path | str, on_error: Literal["raise", "report"] = "raise") -> Runs:
     """Every finished run under a folder, in either form.
 
     on_error: "raise" stops at the first record that cannot be read; "report" leaves such runs out and lists them in
@@ -209,8 +176,6 @@ def read_runs(root: Path | str, on_error: str = "raise") -> Runs:
     Raises:
         RecordError: no such folder, a record that is not in order, or two of one run.
     """
-    if on_error not in ("raise", "report"):
-        raise ValueError(f"on_error is {on_error!r}; choose raise or report")
     root = Path(root)
     if not root.is_dir():
         raise RecordError(f"{root}: no such folder of runs; run an experiment first")
@@ -237,52 +202,110 @@ def ordered(runs: Iterable[Run]) -> tuple[Run, ...]:
     Raises:
         RecordError: a run occurs twice.
     """
-    found = sorted(runs, key=lambda run: _order(run.record))
+    found = sorted(runs, key=_order)
     for one, other in pairwise(found):
         if one.record.identity == other.record.identity:
             raise RecordError(f"{one.where} and {other.where} are the same run: delete one of the two")
     return tuple(found)
 
 
-def _order(record: Record) -> tuple[Any, ...]:
-    paper, corpus, arm, seed, fold = record.identity
+def _order(run: Run) -> tuple[Any, ...]:
+    paper, corpus, arm, seed, fold = run.record.identity
     return paper, corpus, arm, -1 if fold is None else fold, seed
 
 
-def _record(line: str | bytes, where: str) -> Record:
+def _record(line: bytes, where: str) -> Record:
     try:
-        values = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{where}: not readable as JSON ({error}); {MEND}") from error
-    if not isinstance(values, dict):
-        raise RecordError(f"{where}: holds a {type(values).__name__}, wanted a record; {MEND}")
-    if (schema := values.get("schema_version")) != SCHEMA:
-        raise RecordError(f"{where}: schema {schema!r}, this version reads schema {SCHEMA}; {MEND}")
-    try:
-        return parse(Record, values, where)
+        return parse(Record, json.loads(line), "record")
     except ValueError as error:
-        raise RecordError(f"{error}; {MEND}") from error
+        raise RecordError(f"{where}: not readable ({error}); {MEND}") from error
+
+
+def _runtime(line: bytes) -> Runtime | None:
+    """How a run ran; None where it cannot be read, for no number rests on it."""
+    try:
+        return Runtime.model_validate_json(line) if line.strip() else None
+    except ValueError as error:
+        log.warning("a runtime cannot be read and is left out: %s", " ".join(str(error).split()))
+        return None
+
+
+def as_json(model: Record | Runtime) -> bytes:
+    """One line of JSON; the order of modalities, arguments and settings is kept."""
+    always = {"schema_version": model.schema_version} if isinstance(model, Record) else {}
+    values = plain_json(always | model.model_dump(exclude_defaults=True))
+    return (json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def _as_kept(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers with six significant digits, in single precision; text, missing where it is empty."""
+    kept = {}
+    for name, column in table.items():
+        if is_float_dtype(column):
+            kept[str(name)] = _six_digits(column).astype(np.float32)
+        elif is_numeric_dtype(column):
+            kept[str(name)] = column
+        else:
+            text = column.astype("str")
+            kept[str(name)] = text.mask(text == "")
+    return pd.DataFrame(kept)
+
+
+def _six_digits(column: pd.Series) -> pd.Series:
+    """The numbers rounded to six significant digits; single precision has no six below 1e-30, which is zero."""
+    rounded = [0.0 if abs(value) < 1e-30 else float(f"{value:.6g}") for value in column.tolist()]
+    return pd.Series(rounded, column.index, dtype=float)
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """A column of numbers as it was before it was kept, in double precision; packed beside text they are text."""
+    values = column if is_numeric_dtype(column) else pd.to_numeric(column, errors="coerce")
+    return _six_digits(values) if is_float_dtype(values) else values
+
+
+def _digest(table: pd.DataFrame) -> str:
+    """sha256 of a table's values, column by column: texts, and numbers in single precision."""
+    found = hashlib.sha256()
+    for name, column in table.items():
+        texts = [] if is_numeric_dtype(column) else column.fillna("").tolist()
+        found.update(json.dumps([name, texts]).encode())
+        if is_numeric_dtype(column):
+            found.update(column.to_numpy("<f4").tobytes())
+    return found.hexdigest()
+
+
+def _info(table: pd.DataFrame) -> TableInfo:
+    text = [str(name) for name in table if not is_numeric_dtype(table[name])]
+    return TableInfo(sha256=_digest(table), columns=list(table), text=text)
+
+
+def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
+    """The tables below one another; a column that one of them lacks is empty there, one of text anywhere is text."""
+    from pyarrow import Table, concat_tables, parquet, types
+
+    text = {name for table in tables for name in table if not is_numeric_dtype(table[name])}
+    single = {name for table in tables for name in table if is_float_dtype(table[name])}
+    kinds: dict[str, Any] = dict.fromkeys(single, np.float32) | dict.fromkeys(text, "str")
+    parts = []
+    for table in tables:
+        table = table.astype({name: kinds[name] for name in table if name in kinds})
+        parts.append(Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
+    joined = concat_tables(parts, promote_options="permissive")
+    content = BytesIO()
+    # Bytes of equal weight together make numbers a third smaller.
+    numbers = [field.name for field in joined.schema if types.is_floating(field.type)]
+    rest = [name for name in joined.column_names if name not in numbers]
+    parquet.write_table(joined, content, compression="zstd", compression_level=9, use_dictionary=rest,
+                        use_byte_stream_split=numbers)  # fmt: skip
+    return content.getvalue()
 
 
 # --- a run's own files --------------------------------------------------------------------------------------------
 
 RUNTIME = ".runtime.json"
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The csv files beside a record."""
-
-    path: Path
-
-    def read(self, name: str, info: TableInfo) -> pd.DataFrame:
-        file = _table_path(self.path, name)
-        if not file.is_file():
-            raise RecordError(f"{self.path}: its {file.name} is missing; delete the record and run again")
-        try:
-            return from_csv(file.read_bytes(), info.text)
-        except ValueError as error:
-            raise RecordError(f"{file}: not readable as csv ({error}); {MEND}") from error
 
 
 def run_path(root: Path, record: Record) -> Path:
@@ -291,7 +314,7 @@ def run_path(root: Path, record: Record) -> Path:
 
 
 def _table_path(path: Path, name: str) -> Path:
-    return path.with_suffix(".csv") if name == PREDICTIONS else path.with_name(f"{path.stem}.{name}.csv")
+    return path.with_name(f"{path.stem}.parquet" if name == PREDICTIONS else f"{path.stem}.{name}.parquet")
 
 
 def read_run(path: Path) -> Run:
@@ -301,19 +324,28 @@ def read_run(path: Path) -> Run:
     record = _record(path.read_bytes(), str(path))
     if path.parts[-4:] != run_path(Path(), record).parts:
         raise RecordError(f"{path}: its record says {run_path(Path(), record)}; move it back, or {MEND}")
-    missing = [name for name in (PREDICTIONS, *record.artifacts) if not _table_path(path, name).is_file()]
-    if missing:
-        raise RecordError(f"{path}: its {_table_path(path, missing[0]).name} is missing; {MEND}")
     runtime = path.with_name(path.stem + RUNTIME)
-    return Run(record, _runtime(runtime.read_bytes()) if runtime.is_file() else None, str(path), _Files(path))
+
+    def read(name: str, columns: list[str]) -> pd.DataFrame:
+        try:
+            return pd.read_parquet(_table_path(path, name))[columns]
+        except (OSError, ValueError, KeyError) as error:
+            raise RecordError(f"{path}: its table {name!r} is not readable as parquet ({error}); {MEND}") from error
+
+    return Run(record, _runtime(runtime.read_bytes()) if runtime.is_file() else None, str(path), read)
 
 
-def _runtime(line: str | bytes) -> Runtime | None:
-    """How a run ran; None where it cannot be read, for no number rests on it."""
+def find_run(root: Path, record: Record) -> Run | None:
+    """The run stored under the name of a record, if it is there and whole."""
+    path = run_path(root, record)
+    if not path.is_file():
+        return None
     try:
-        return Runtime.model_validate_json(line) if line.strip() else None
-    except ValueError as error:
-        log.warning("a runtime cannot be read and is left out: %s", " ".join(str(error).split()))
+        run = read_run(path)
+        run.tables()
+        return run
+    except RecordError as error:
+        log.warning("%s (counted as not finished)", error)
         return None
 
 
@@ -333,16 +365,15 @@ def write_run(
         RecordError: predictions without a needed column, or with a segment twice.
     """
     path = run_path(root, record)
-    check_predictions(predictions, str(_table_path(path, PREDICTIONS)))
-    tables = {PREDICTIONS: predictions, **(artifacts or {})}
-    contents = {name: as_csv(table) for name, table in tables.items()}
-    infos = {name: table_info(table, contents[name]) for name, table in tables.items()}
+    check_predictions(predictions, str(path))
+    tables = {name: _as_kept(table) for name, table in {PREDICTIONS: predictions, **(artifacts or {})}.items()}
+    infos = {name: _info(table) for name, table in tables.items()}
     record = record.model_copy(update={"predictions": infos.pop(PREDICTIONS), "artifacts": infos})
     line = as_json(record)
     _record(line, str(path))  # what could not be read is not written
     path.unlink(missing_ok=True)  # the old record must not vouch for the new predictions
-    for name, content in contents.items():
-        write_atomically(_table_path(path, name), content)
+    for name, table in tables.items():
+        write_atomically(_table_path(path, name), _parquet([table]))
     how = path.with_name(path.stem + RUNTIME)
     if runtime is None:
         how.unlink(missing_ok=True)
@@ -350,27 +381,6 @@ def write_run(
         write_atomically(how, as_json(runtime))
     write_atomically(path, line)
     return path
-
-
-def as_json(model: Record | Runtime) -> bytes:
-    """One line of JSON; the order of modalities, arguments and settings is kept."""
-    always = {"schema_version": model.schema_version} if isinstance(model, Record) else {}
-    values = plain_json(always | model.model_dump(exclude_defaults=True))
-    return (json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n").encode()
-
-
-def finished(root: Path, record: Record) -> bool:
-    """Whether a run of this name and key is stored whole."""
-    path = run_path(root, record)
-    if not path.is_file():
-        return False
-    try:
-        run = read_run(path)
-        run.check()
-        return run.record.key == record.key
-    except RecordError as error:
-        log.warning("%s (counted as not finished)", error)
-        return False
 
 
 def set_aside(run: Run, root: Path, folder: Path) -> None:
@@ -388,37 +398,24 @@ def set_aside(run: Run, root: Path, folder: Path) -> None:
 # --- packed -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class _Packed:
-    """The rows of one run in the packed tables of its paper."""
-
-    shared: "_PackedTables"
-    identity: tuple[Any, ...]
-
-    def read(self, name: str, info: TableInfo) -> pd.DataFrame:
-        table = self.shared.rows(name, self.identity, info.columns)
-        numbers = [column for column in info.columns if column not in info.text]
-        return table.assign(**{column: as_read_from_csv(table[column]) for column in numbers})
-
-
-class _PackedTables:
     """The parquet files of one paper, each read when it is first asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._tables: dict[str, tuple[Any, dict[tuple[Any, ...], tuple[int, int]]]] = {}
 
-    def rows(self, name: str, identity: tuple[Any, ...], columns: list[str]) -> pd.DataFrame:
+    def read(self, identity: tuple[Any, ...], name: str, columns: list[str]) -> pd.DataFrame:
         """The rows of one run, which may be none. Raises RecordError where a column is missing."""
         path = self.folder / f"{name}.parquet"
         if name not in self._tables:
             self._tables[name] = self._open(path)
         table, spans = self._tables[name]
         start, stop = spans.get(identity, (0, 0))
-        missing = [column for column in columns if column not in table.column_names]
-        if missing:
-            raise RecordError(f"{path} has no column {missing[0]!r}; publish the results again")
-        frame: pd.DataFrame = table.slice(start, stop - start).select(columns).to_pandas()
+        try:
+            frame: pd.DataFrame = table.slice(start, stop - start).select(columns).to_pandas()
+        except KeyError as error:
+            raise RecordError(f"{path}: no such column ({error}); publish the results again") from error
         return frame
 
     @staticmethod
@@ -438,7 +435,7 @@ class _PackedTables:
             if identity in spans:
                 raise RecordError(f"{path}: the rows of {identity} are not together; publish the results again")
             spans[identity] = start, stop
-        return table.drop_columns(list(IDENTITY)), spans
+        return table, spans
 
 
 def _packed_readers(path: Path) -> list[Callable[[], Run]]:
@@ -449,12 +446,12 @@ def _packed_readers(path: Path) -> list[Callable[[], Run]]:
     if len(how) != len(lines):
         log.warning("%s has %d lines for %d records: how the runs ran is left out", runtime, len(how), len(lines))
         how = [b""] * len(lines)
-    shared = _PackedTables(path.parent)
+    packed = _Packed(path.parent)
 
     def read(number: int) -> Run:
         where = f"{path}, line {number + 1}"
         record = _record(lines[number], where)
-        return Run(record, _runtime(how[number]), where, _Packed(shared, record.identity[1:]))
+        return Run(record, _runtime(how[number]), where, partial(packed.read, record.identity[1:]))
 
     return [partial(read, number) for number in range(len(lines))]
 
@@ -462,16 +459,15 @@ def _packed_readers(path: Path) -> list[Callable[[], Run]]:
 def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
     """Write the packed form of the runs, paper by paper, into an empty folder.
 
-    previous: runs published before. Where one of them came out the same (an equal record), how it ran is kept as it was
-    then; where all of a paper did, its files are kept, which another version of a library might write otherwise. So a
-    reproduction in which no number moved changes no file.
+    previous: runs published before, packed. Where one of them came out the same (an equal record), how it ran is kept
+    as it was then; where all of a paper did, its files are kept, which another version of a library might write
+    otherwise. So a reproduction in which no number moved changes no file.
 
     Raises:
         RecordError: a run's tables are not those of its record.
     """
     before = {run.record.identity: run for run in previous or ()}
-    papers = dict.fromkeys(run.record.paper for run in runs)
-    for paper in papers:
+    for paper in dict.fromkeys(run.record.paper for run in runs):
         part = [run for run in runs if run.record.paper == paper]
         if previous is not None and _published_alike(part, previous.select(paper=paper)):
             shutil.copytree(previous.where / paper, folder / paper)
@@ -483,8 +479,7 @@ def pack(runs: Runs, folder: Path, previous: Runs | None = None) -> None:
             kept = kept or run.runtime
             records.append(as_json(run.record))
             runtimes.append(b"\n" if kept is None else as_json(kept))
-            own = {PREDICTIONS: run.predictions} | {name: run.artifact(name) for name in run.record.artifacts}
-            for name, table in own.items():
+            for name, table in run.tables().items():
                 tables.setdefault(name, []).append(_owned(run.record, table))
         write_atomically(folder / paper / "records.jsonl", b"".join(records))
         write_atomically(folder / paper / "runtime.jsonl", b"".join(runtimes))
@@ -498,9 +493,7 @@ def _published_alike(runs: Sequence[Run], previous: Runs) -> bool:
         return False
     try:
         for run in previous:
-            if not isinstance(run._tables, _Packed):
-                return False
-            run.check()
+            run.tables()
     except RecordError as error:
         log.warning("%s: packed anew", error)
         return False
@@ -512,28 +505,3 @@ def _owned(record: Record, table: pd.DataFrame) -> pd.DataFrame:
     fold = pd.array([None if record.fold is None else record.fold.index] * len(table), dtype="Int16")
     identity = {"corpus": record.corpus.name, "arm": record.arm, "seed": record.seed, "fold": fold}
     return pd.concat([pd.DataFrame(identity, index=table.index), table], axis=1)
-
-
-def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
-    """The tables below one another; a column that one of them lacks is empty there, one of text anywhere is text."""
-    from pyarrow import Table, concat_tables, parquet, types
-
-    numeric = pd.api.types.is_numeric_dtype
-    text = {str(name) for table in tables for name in table if not numeric(table[name])}
-    single = {name for table in tables for name in floats(table)}
-    parts = []
-    for table in tables:
-        numbers = [str(name) for name in table if numeric(table[name])]
-        kinds: dict[str, Any] = {name: np.float32 for name in numbers if name in single}
-        table = table.astype(kinds)
-        if mixed := [name for name in numbers if name in text]:
-            table = table.assign(**from_csv(as_csv(table[mixed]), mixed))
-        parts.append(Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None))
-    joined = concat_tables(parts, promote_options="permissive")
-    content = BytesIO()
-    # Bytes of equal weight together make numbers a third smaller.
-    numbers = [field.name for field in joined.schema if types.is_floating(field.type)]
-    rest = [name for name in joined.column_names if name not in numbers]
-    parquet.write_table(joined, content, compression="zstd", compression_level=9, use_dictionary=rest,
-                        use_byte_stream_split=numbers)  # fmt: skip
-    return content.getvalue()

@@ -211,10 +211,10 @@ def test_publish_replaces_the_tree_and_keeps_the_rest(results, tmp_path):
 
 def test_publish_refuses_bad_runs_and_recovers(results, tmp_path):
     built = build(tmp_path / "third", arms=("c",))
-    path = next((built / "runs").rglob("seed-0.csv"))
+    path = next((built / "runs").rglob("seed-0.parquet"))
     content = path.read_bytes()
     path.write_text("torn")
-    with pytest.raises(RecordError, match="torn or edited"):
+    with pytest.raises(RecordError, match="not readable as parquet"):
         published(built, results)
     assert len(read_runs(results / "runs")) == 6, "what was published before stays"
     path.write_bytes(content)

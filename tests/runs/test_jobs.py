@@ -76,7 +76,7 @@ def test_finished_runs_are_skipped(run):
     assert trained == []
     assert [each.record for each in again] == [each.record for each in first]
     assert {path: path.stat().st_mtime_ns for path in run.root.rglob("*.*")} == before
-    table = run_path(run.root, to_be()).with_suffix(".csv")
+    table = run_path(run.root, to_be()).with_suffix(".parquet")
     table.write_bytes(table.read_bytes()[:-5])
     assert run(to_be(), to_be(seed=1))[1] == ["best-text seed-0"], "a torn run is made anew"
 
@@ -91,7 +91,7 @@ def test_a_run_defined_otherwise_is_made_anew_and_no_other(run):
     assert len(read_runs(run.root)) == 6
     aside = [path.relative_to(run.root.parent).as_posix() for path in (run.root.parent / "superseded").rglob("*.*")]
     folder = "superseded/ando2022/mini-mosi/best-text/seed-0.key-best-tex"
-    assert sorted(aside) == [f"{folder}.csv", f"{folder}.json", f"{folder}.runtime.json"]
+    assert sorted(aside) == [f"{folder}.json", f"{folder}.parquet", f"{folder}.runtime.json"]
     # Runs that this call does not name stay, whatever made them.
     run(to_be("new"))
     assert len(read_runs(run.root)) == 7

@@ -114,7 +114,7 @@ def test_changed_settings_train_again(kim, tmp_path):
     root = shutil.copytree(kim.root, tmp_path / "runs")
     runs = kim.call(["mag"], SETTINGS.model_copy(update={"beta": 0.25}), SEEDS[:1], root).select(arm="mag")
     assert [each.record.settings["beta"] for each in runs] == [0.25]
-    assert {path.parent.name for path in (root.parent / "superseded").rglob("*.csv")} == {"mag"}
+    assert {path.parent.name for path in (root.parent / "superseded").rglob("*.parquet")} == {"mag"}
 
 
 def test_same_seed_same_predictions_other_seed_others(kim, tmp_path):
