@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from msakit.encoders.pretrained import encoder_from_config
 from msakit.models import Frames, Grid, Input, Pretrained, TokenVectors, model_class
 from msakit.models.layers.packed import Packed
+from msakit.models.layers.word_pieces import word_positions
 
 TASKS: tuple[int | None, ...] = (None, 2, 3)  # regression, and numbers of classes
 NAMES = ("INPUTS", "build", "forward_features", "forward_head", "forward", "save_pretrained", "from_pretrained")
@@ -39,7 +39,7 @@ _SMALL: dict[str, Any] = {
 }
 _WORDS = {"vocab_size": 31, "max_position_embeddings": 29}
 _PIXELS = {"image_size": 16, "patch_size": 8}
-ENCODERS: dict[str, dict[str, Any]] = {  # tried in this order, text before image
+ENCODERS: dict[str, dict[str, Any]] = {
     "text": {"model_type": "bert", **_SMALL, **_WORDS},
     "image": {"model_type": "vit", **_SMALL, **_PIXELS},
     "clip": {
@@ -94,7 +94,7 @@ class Case:
         """These segments, in this order; without: a modality whose frames are left out."""
         batch: dict[str, Any] = {"index": torch.tensor(rows), "label": torch.zeros(len(rows))}
         for modality, given in self.inputs.items():
-            batch |= _SERVE[type(given)](modality, given, rows)
+            batch |= _served(modality, given, rows)
         if without:
             frames, lengths, _ = batch[without]
             batch[without] = Packed(frames[..., :0, :], torch.zeros_like(lengths))
@@ -110,28 +110,26 @@ def check_model(reference: str) -> list[Result]:
     try:
         kind = model_class(reference)
         missing = [name for name in NAMES if not hasattr(kind, name)]
-        if missing:
-            raise ContractError(f"it has no {', '.join(missing)}; see the contract in msakit.models")
+        _require(not missing, f"it has no {', '.join(missing)}; see the contract in msakit.models")
     except (ContractError, ValueError) as error:
         return [Result("class", reference, str(error))]
-    results = []
     with cases(kind) as found:
-        for name, case in found.items():
-            results += [Result(check, name, failure(check, case)) for check in CHECKS]
-    return results
+        return [Result(check, name, failure(check, case)) for name, case in found.items() for check in CHECKS]
 
 
 @contextmanager
-def cases(kind: type) -> Iterator[dict[str, Case]]:
+def cases(kind: Any) -> Iterator[dict[str, Case]]:
     """By name of the task and the kinds of inputs, the cases of a class; its encoders are there inside the block."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     # The hub's mixin prints that it loads.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         found = {}
-        for variant in _variants(kind):
-            inputs = _inputs(kind, variant, Path(folder))
-            named = ", ".join(f"{modality} {each.__name__}" for modality, each in variant.items())
+        # The first kind of input of each modality, then the second where there is one, …
+        for number in range(max(map(len, kind.INPUTS.values()))):
+            kinds = {modality: each[min(number, len(each) - 1)] for modality, each in kind.INPUTS.items()}
+            inputs = _inputs(kind, kinds, Path(folder))
+            named = ", ".join(f"{modality} {each.__name__}" for modality, each in kinds.items())
             for n_classes in TASKS:
                 task = "regression" if n_classes is None else f"{n_classes} classes"
                 found[f"{task}; {named}"] = Case(kind, inputs, n_classes)
@@ -159,17 +157,16 @@ def failure(check: str, case: Case) -> str:
 def shapes(case: Case) -> None:
     """`modalities` and "prediction" are as the contract says, of features and head apart and of both in one."""
     model, batch = case.model.eval(), case.batch()
-    if sorted(model.modalities) != sorted(case.inputs):
-        raise ContractError(f"modalities are {model.modalities}, but it was built from {tuple(case.inputs)}")
+    same = sorted(model.modalities) == sorted(case.inputs)
+    _require(same, f"modalities are {model.modalities}, but it was built from {tuple(case.inputs)}")
     outputs = model(batch)
     rows = len(batch["index"])
     wanted: list[tuple[int, ...]] = [(rows,)] if case.n_classes is None else [(rows, case.n_classes)]
     wanted += [(rows, 1)] if case.n_classes == 2 else []
     found = tuple(outputs["prediction"].shape)
-    if found not in wanted:
-        raise ContractError(f"prediction has the shape {found}, not {' or '.join(map(str, wanted))}")
-    if "gates" in outputs and tuple(outputs["gates"].shape) != (rows, len(case.inputs)):
-        raise ContractError(f"gates have the shape {tuple(outputs['gates'].shape)}, not {(rows, len(case.inputs))}")
+    _require(found in wanted, f"prediction has the shape {found}, not {' or '.join(map(str, wanted))}")
+    gates = tuple(outputs["gates"].shape) if "gates" in outputs else (rows, len(case.inputs))
+    _require(gates == (rows, len(case.inputs)), f"gates have the shape {gates}, not {(rows, len(case.inputs))}")
     apart = model.forward_head(model.forward_features(batch))["prediction"]
     _same(apart, outputs["prediction"], outputs["prediction"], "features and head apart")
 
@@ -178,8 +175,7 @@ def finite(case: Case) -> None:
     """Everything that comes out is finite, in training and in evaluation."""
     for training in (True, False):
         for name, value in case.model.train(training)(case.batch()).items():
-            if not value.isfinite().all():
-                raise ContractError(f"{name} is not finite")
+            _require(value.isfinite().all(), f"{name} is not finite")
 
 
 def gradients(case: Case) -> None:
@@ -188,14 +184,11 @@ def gradients(case: Case) -> None:
     model.zero_grad()
     sum(value.float().square().sum() for value in model(case.batch()).values()).backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not trained:
-        raise ContractError("no parameter is trainable")
+    _require(trained, "no parameter is trainable")
     without = [name for name, parameter in trained.items() if parameter.grad is None]
-    if without:
-        raise ContractError(f"no gradient reaches {', '.join(without[:5])}: leave them out, or freeze them")
+    _require(not without, f"no gradient reaches {', '.join(without[:5])}: leave them out, or freeze them")
     wrong = [name for name, parameter in trained.items() if not parameter.grad.isfinite().all()]
-    if wrong:
-        raise ContractError(f"the gradient of {', '.join(wrong[:5])} is not finite")
+    _require(not wrong, f"the gradient of {', '.join(wrong[:5])} is not finite")
 
 
 def padding(case: Case) -> None:
@@ -213,8 +206,7 @@ def order(case: Case) -> None:
     """The order of a batch permutes its outputs, which differ between segments."""
     model, rows = case.model.eval(), [2, 0, 3, 1]
     outputs = model(case.batch())["prediction"]
-    if not _spread(outputs) > 0:
-        raise ContractError("the prediction is the same for every segment")
+    _require(_spread(outputs) > 0, "the prediction is the same for every segment")
     _same(model(case.batch(rows))["prediction"], outputs[rows], outputs, "another order of the batch")
 
 
@@ -240,10 +232,9 @@ def seeding(case: Case) -> None:
     for model in (first, again):
         torch.manual_seed(5)
         outputs.append(model(case.batch())["prediction"])
-    if not torch.equal(*outputs):
-        raise ContractError("built and run twice with the same seed, it gives different outputs")
-    if all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)):
-        raise ContractError("built with two seeds, it has the same weights")
+    _require(torch.equal(*outputs), "built and run twice with the same seed, it gives different outputs")
+    differ = any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    _require(differ, "built with two seeds, it has the same weights")
 
 
 def absence(case: Case) -> None:
@@ -251,13 +242,18 @@ def absence(case: Case) -> None:
     names = [name for name, given in case.inputs.items() if isinstance(given, Frames)]
     model = case.model.eval()
     for name in names if len(case.inputs) > 1 else []:
-        if not model(case.batch(without=name))["prediction"].isfinite().all():
-            raise ContractError(f"without any frame of {name} the prediction is not finite")
+        finite = model(case.batch(without=name))["prediction"].isfinite().all()
+        _require(finite, f"without any frame of {name} the prediction is not finite")
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {
     each.__name__: each for each in (shapes, finite, gradients, padding, order, saving, seeding, absence)
 }
+
+
+def _require(kept: Any, reason: str) -> None:
+    if not kept:
+        raise ContractError(reason)
 
 
 def _spread(outputs: Tensor) -> float:
@@ -268,36 +264,24 @@ def _spread(outputs: Tensor) -> float:
 def _same(found: Tensor, expected: Tensor, outputs: Tensor, what: str) -> None:
     """Equal up to rounding: differences are small beside those between segments."""
     difference = float((found - expected).abs().max().detach())
-    if not difference <= 1e-3 * _spread(outputs) + 1e-6 * float(outputs.abs().max().detach()):
-        raise ContractError(f"{what}: the prediction differs by {difference:.2g}")
+    allowed = 1e-3 * _spread(outputs) + 1e-6 * float(outputs.abs().max().detach())
+    _require(difference <= allowed, f"{what}: the prediction differs by {difference:.2g}")
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _variants(kind: Any) -> list[dict[str, type]]:
-    """Kinds of inputs to build from: the first of each modality, then the second where there is one, …"""
-    most = max(map(len, kind.INPUTS.values()))
-    return [
-        {modality: kinds[min(number, len(kinds) - 1)] for modality, kinds in kind.INPUTS.items()}
-        for number in range(most)
-    ]
+def _inputs(kind: Any, kinds: dict[str, type], folder: Path) -> dict[str, Input]:
+    """Inputs that the class can be built from: tiny encoders of one modality, else of several, until it takes them.
 
-
-def _inputs(kind: Any, variant: dict[str, type], folder: Path) -> dict[str, Input]:
-    """Inputs that the class can be built from: tiny encoders are tried until it takes them.
-
-    Where it takes none, those of the first attempt; each check then says why.
+    Where it takes none, those of one; each check then says why.
     """
-    slots = [name for name, each in variant.items() if each is Pretrained]
-    names = [[name, *(other for other in ENCODERS if other not in ("text", "image"))] for name in slots]
     attempts = []
-    for chosen in product(*names):
-        paths = dict(zip(slots, chosen, strict=True))
+    for encoder in ("", "clip", "visual_bert"):
         attempts.append(
             {
-                name: Pretrained(_encoder(paths[name], folder)) if name in paths else each(DIMS[name])
-                for name, each in variant.items()
+                name: Pretrained(_encoder(encoder or name, folder)) if each is Pretrained else each(DIMS[name])
+                for name, each in kinds.items()
             }
         )
         try:
@@ -323,32 +307,23 @@ def _values(modality: str, row: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(100 * len(modality) + row))
 
 
-def _frames(modality: str, given: Frames, rows: Sequence[int]) -> dict[str, Any]:
-    lengths = [TOKENS[row] + len(modality) - 4 for row in rows]
-    layers = () if given.n_layers is None else (given.n_layers,)
-    parts = [_values(modality, row, *layers, length, given.dim) for row, length in zip(rows, lengths, strict=True)]
-    return {modality: Packed(torch.cat(parts, dim=-2), torch.tensor(lengths))}
-
-
-def _token_vectors(modality: str, given: TokenVectors, rows: Sequence[int]) -> dict[str, Any]:
-    parts = [_values(modality, row, TOKENS[row], given.dim).clone() for row in rows]
-    for part in parts:
-        part[[0, -1]] = 0  # special tokens
-    return {modality: pad_sequence(parts, batch_first=True)}
-
-
-def _grid(modality: str, given: Grid, rows: Sequence[int]) -> dict[str, Any]:
-    positions = []
-    for row in rows:
-        words = TOKENS[row] - 2
-        middles = torch.zeros(TOKENS[row], 2)
-        middles[1:-1, 0], middles[1:-1, 1] = (torch.arange(words) + 0.5) / words, 1 / words
-        positions.append(middles)
-    values = torch.stack([_values(modality, row, STEPS, given.dim) for row in rows])
-    return {modality: values, "word_positions": pad_sequence(positions, batch_first=True)}
-
-
-def _pretrained(modality: str, given: Pretrained, rows: Sequence[int]) -> dict[str, Any]:
+def _served(modality: str, given: Input, rows: Sequence[int]) -> dict[str, Any]:
+    """What a batch of these segments holds for one modality."""
+    if isinstance(given, Frames):
+        lengths = [TOKENS[row] + len(modality) - 4 for row in rows]
+        layers = () if given.n_layers is None else (given.n_layers,)
+        parts = [_values(modality, row, *layers, length, given.dim) for row, length in zip(rows, lengths, strict=True)]
+        return {modality: Packed(torch.cat(parts, dim=-2), torch.tensor(lengths))}
+    if isinstance(given, TokenVectors):
+        parts = [_values(modality, row, TOKENS[row], given.dim).clone() for row in rows]
+        for part in parts:
+            part[[0, -1]] = 0  # special tokens
+        return {modality: pad_sequence(parts, batch_first=True)}
+    if isinstance(given, Grid):
+        positions = [word_positions([None, *range(n - 2), None], n - 2) for n in (TOKENS[row] for row in rows)]
+        padded = pad_sequence([torch.from_numpy(each) for each in positions], batch_first=True)
+        values = torch.stack([_values(modality, row, STEPS, given.dim) for row in rows])
+        return {modality: values, "word_positions": padded}
     if modality == "image":
         return {"pixel_values": torch.stack([_values(modality, row, 3, 16, 16) for row in rows])}
     ids = [2 + (_values(modality, row, TOKENS[row]).abs() * 1000).long() % 29 for row in rows]
@@ -357,11 +332,3 @@ def _pretrained(modality: str, given: Pretrained, rows: Sequence[int]) -> dict[s
         "input_ids": pad_sequence(ids, batch_first=True),
         "attention_mask": pad_sequence(masks, batch_first=True),
     }
-
-
-_SERVE: dict[type, Callable[[str, Any, Sequence[int]], dict[str, Any]]] = {
-    Frames: _frames,
-    TokenVectors: _token_vectors,
-    Grid: _grid,
-    Pretrained: _pretrained,
-}

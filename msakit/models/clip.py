@@ -70,13 +70,10 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
         """ "image_features" and "text_features", each "batch dim" of length 1; taken from the batch if it has them."""
         if self.frozen and "image_features" in batch:
             return {name: batch[name] for name in ("image_features", "text_features")}
-        missing = [key for key in ("pixel_values", "input_ids") if key not in batch]
-        if missing:
-            raise ValueError(f"the batch has no {missing[0]}; it has {sorted(batch)}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return {
                 "image_features": image_vectors(self.clip, batch["pixel_values"]),
-                "text_features": text_vectors(self.clip, batch["input_ids"], batch.get("attention_mask")),
+                "text_features": text_vectors(self.clip, batch["input_ids"], batch["attention_mask"]),
             }
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from msakit.models.mag import bounded_shift, check_sizes, token_mask
+from msakit.models.mag import MAG, bounded_shift, token_mask
 
 CONTEXTS: tuple[str, ...] = ("none", "verbal", "nonverbal", "both")
 POOLINGS: tuple[str, ...] = ("attention", "mean")
@@ -38,7 +38,7 @@ class MaskedPooling(nn.Module):
         return torch.einsum("bt,btd->bd", weights, values)
 
 
-class CMS(nn.Module):
+class CMS(MAG):
     """Contextual multimodal shift; arguments as MAG's, and: contexts, one of CONTEXTS; pooling, one of POOLINGS."""
 
     def __init__(
@@ -50,23 +50,17 @@ class CMS(nn.Module):
         contexts: str = "both",
         pooling: str = "attention",
     ) -> None:
-        super().__init__()
+        super().__init__(d_text, dims, beta, dropout)
         if contexts not in CONTEXTS or pooling not in POOLINGS:
             raise ValueError(f"contexts={contexts!r}, pooling={pooling!r}; choose from {CONTEXTS} and {POOLINGS}")
-        check_sizes(beta, dims)
-        self.beta = beta
-        self.gate = nn.ModuleDict({name: nn.Linear(size + d_text, d_text) for name, size in dims.items()})
-        self.shift = nn.ModuleDict({name: nn.Linear(size, d_text, bias=False) for name, size in dims.items()})
-        self.verbal, self.nonverbal = contexts in ("verbal", "both"), contexts in ("nonverbal", "both")
-        sizes = {**({"text": d_text} if self.verbal else {}), **(dims if self.nonverbal else {})}
-        self.pooling = nn.ModuleDict({name: MaskedPooling(size, pooling) for name, size in sizes.items()})
-        around = {name: self.verbal * d_text + self.nonverbal * size for name, size in dims.items()}
-        self.gate_context = nn.ModuleDict({n: nn.Linear(k, d_text, bias=False) for n, k in around.items() if k})
-        self.shift_context = nn.ModuleDict(
-            {name: nn.Linear(size, d_text, bias=False) for name, size in dims.items() if self.nonverbal}
+        verbal = {"text": d_text} if contexts in ("verbal", "both") else {}
+        nonverbal = dict(dims) if contexts in ("nonverbal", "both") else {}
+        self.pooling = nn.ModuleDict(
+            {name: MaskedPooling(size, pooling) for name, size in (verbal | nonverbal).items()}
         )
-        self.norm = nn.LayerNorm(d_text)
-        self.dropout = nn.Dropout(dropout)
+        around = {name: verbal.get("text", 0) + nonverbal.get(name, 0) for name in dims}
+        self.gate_context = nn.ModuleDict({n: nn.Linear(k, d_text, bias=False) for n, k in around.items() if k})
+        self.shift_context = nn.ModuleDict({n: nn.Linear(k, d_text, bias=False) for n, k in nonverbal.items()})
 
     def displacement(
         self,
@@ -74,10 +68,13 @@ class CMS(nn.Module):
         nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
         attention_mask: Bool[Tensor, "batch token"],
     ) -> Float[Tensor, "batch token d_text"]:
-        """The bounded shift of each token.  attention_mask is true on all tokens but padding: the tokens that the
-        verbal context is pooled from."""
-        words = token_mask({name: nonverbal[name] for name in self.gate})
-        contexts = self.pooled(e, nonverbal, attention_mask, words)
+        """The bounded shift of each token.  The verbal context is pooled over all tokens but padding, the others over
+        the words that have either audio or vision."""
+        words = token_mask(nonverbal)
+        contexts = {
+            name: pool(e, attention_mask) if name == "text" else pool(nonverbal[name], words)
+            for name, pool in self.pooling.items()
+        }
         h = torch.zeros_like(e)
         for name, gate in self.gate.items():
             values = nonverbal[name]
@@ -89,24 +86,3 @@ class CMS(nn.Module):
                 shift = shift + self.shift_context[name](contexts[name])[:, None]
             h = h + opened.relu() * shift
         return bounded_shift(e, h * words[..., None], self.beta)
-
-    def pooled(
-        self,
-        e: Float[Tensor, "batch token d_text"],
-        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
-        attention_mask: Bool[Tensor, "batch token"],
-        words: Bool[Tensor, "batch token"],
-    ) -> dict[str, Float[Tensor, "batch _dim"]]:
-        """The contexts: of the text over all tokens, of audio and vision over the words that have either."""
-        return {
-            name: module(e, attention_mask) if name == "text" else module(nonverbal[name], words)
-            for name, module in self.pooling.items()
-        }
-
-    def forward(
-        self,
-        e: Float[Tensor, "batch token d_text"],
-        nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]],
-        attention_mask: Bool[Tensor, "batch token"],
-    ) -> Float[Tensor, "batch token d_text"]:
-        return self.dropout(self.norm(e + self.displacement(e, nonverbal, attention_mask)))

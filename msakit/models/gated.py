@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from msakit.models import Frames
 from msakit.models.layers.dropout import Dropout
-from msakit.models.layers.packed import Layout, Packed, check_packed, layout_of
+from msakit.models.layers.packed import Layout, Packed, layout_of
 
 # The order of the embeddings inside the decoder's input: part of the meaning of saved weights.
 MODALITIES: tuple[str, ...] = ("vision", "audio", "text")
@@ -38,8 +38,6 @@ class WeightedLayers(nn.Module):
         return self.scalars.softmax(0)
 
     def forward(self, frames: Float[Tensor, "layer frames dim"]) -> Float[Tensor, "frames dim"]:
-        if frames.shape[0] != len(self.scalars):
-            raise ValueError(f"the model mixes {len(self.scalars)} layers, but {frames.shape[0]} layers were given")
         return (self.weights() @ frames.flatten(1)).view(frames.shape[1:])
 
 
@@ -72,9 +70,7 @@ class AttentivePooling(nn.Module):
 class UnimodalEncoder(nn.Module):
     """Packed frames of one modality -> one embedding a segment."""
 
-    def __init__(
-        self, dim: int, width: int, embedding: int, heads: int = 4, dropout: float = 0.2, n_layers: int | None = None
-    ) -> None:
+    def __init__(self, dim: int, width: int, embedding: int, heads: int, dropout: float, n_layers: int | None) -> None:
         super().__init__()
         self.mix = WeightedLayers(n_layers) if n_layers else None
         self.project = nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU(), Dropout(dropout))
@@ -88,34 +84,30 @@ class UnimodalEncoder(nn.Module):
         return self.output(pooled) * (packed.lengths > 0)[:, None], attention
 
 
-class GatedDecoder(nn.Module):
-    """z = sum_m a_m z_m with one independent sigmoid gate a modality, then FC + LN + ReLU + Dropout + FC."""
+class Decoder(nn.Module):
+    """z = sum_m a_m z_m with one independent sigmoid gate a modality, or, its ablation, [z_1; z_2; z_3]; then
+    FC + LN + ReLU + Dropout + FC."""
 
-    def __init__(self, embedding: int, outputs: int, dropout: float = 0.2) -> None:
+    def __init__(self, embedding: int, outputs: int, dropout: float, gated: bool) -> None:
         super().__init__()
-        self.gates = nn.Linear(len(MODALITIES) * embedding, len(MODALITIES))
-        self.output = _output_layers(embedding, embedding, outputs, dropout)
+        every = len(MODALITIES) * embedding
+        self.gates = nn.Linear(every, len(MODALITIES)) if gated else None
+        self.output = nn.Sequential(
+            nn.Linear(embedding if gated else every, embedding),
+            nn.LayerNorm(embedding),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(embedding, outputs),
+        )
 
     def forward(
         self, stacked: Float[Tensor, "batch modality embedding"]
-    ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch embedding"], Float[Tensor, "batch modality"]]:
+    ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch _fused"], Float[Tensor, "batch modality"] | None]:
+        if self.gates is None:
+            return self.output(stacked.flatten(1)), stacked.flatten(1), None
         gates = self.gates(stacked.flatten(1)).sigmoid()
         fused = (gates[:, :, None] * stacked).sum(1)
         return self.output(fused), fused, gates
-
-
-class ConcatDecoder(nn.Module):
-    """The ablation of the gates: the embeddings are concatenated, then FC + LN + ReLU + Dropout + FC."""
-
-    def __init__(self, embedding: int, outputs: int, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.output = _output_layers(len(MODALITIES) * embedding, embedding, outputs, dropout)
-
-    def forward(
-        self, stacked: Float[Tensor, "batch modality embedding"]
-    ) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, "batch concatenated"], None]:
-        fused = stacked.flatten(1)
-        return self.output(fused), fused, None
 
 
 class GatedFusion(nn.Module, PyTorchModelHubMixin):
@@ -140,18 +132,14 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
         n_classes: int | None = None,
     ) -> None:
         super().__init__()
+        if decoder not in ("gated", "concat"):
+            raise ValueError(f"unknown decoder {decoder!r}; choose 'gated' or 'concat'")
+        self.modalities, self.n_classes = tuple(sorted(dims, key=MODALITIES.index)), n_classes
         layers = n_layers or {}
-        unknown = sorted((set(dims) - set(MODALITIES)) | (set(layers) - set(dims)))
-        if unknown or not dims:
-            raise ValueError(f"modalities {unknown or 'none'} given in dims or n_layers; choose from {MODALITIES}")
-        if decoder not in DECODERS:
-            raise ValueError(f"unknown decoder {decoder!r}; choose from {sorted(DECODERS)}")
-        self.modalities = tuple(m for m in MODALITIES if m in dims)
-        self.embedding, self.n_classes = embedding, n_classes
         self.encoders = nn.ModuleDict(
             {m: UnimodalEncoder(dims[m], width, embedding, heads, dropout, layers.get(m)) for m in self.modalities}
         )
-        self.decoder = DECODERS[decoder](embedding, n_classes or 1, dropout)
+        self.decoder = Decoder(embedding, n_classes or 1, dropout, decoder == "gated")
 
     @classmethod
     def build(cls, inputs: Mapping[str, Frames], n_classes: int | None = None, **args: Any) -> "GatedFusion":
@@ -162,21 +150,11 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
 
     def forward_features(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Embeddings by modality name, "batch embedding"; `attention_<modality>`, packed "frames heads"; and
-        `layer_weights_<modality>`, "layer", where layers are mixed.
-
-        Raises ValueError naming the modalities that the batch lacks or has too many.
-        """
-        given = [m for m in MODALITIES if m in batch]
-        missing, extra = set(self.modalities) - set(given), set(given) - set(self.modalities)
-        if missing or extra:
-            raise ValueError(
-                f"the model uses {self.modalities}; missing in the batch: {sorted(missing)}, "
-                f"not expected: {sorted(extra)}"
-            )
+        `layer_weights_<modality>`, "layer", where layers are mixed."""
         features: dict[str, Tensor] = {}
         for name in self.modalities:
             encoder = cast(UnimodalEncoder, self.encoders[name])
-            features[name], features[f"attention_{name}"] = encoder(check_packed(name, batch[name]))
+            features[name], features[f"attention_{name}"] = encoder(batch[name])
             if encoder.mix is not None:
                 features[f"layer_weights_{name}"] = encoder.mix.weights()
         return features
@@ -184,8 +162,7 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Prediction ("batch", or logits "batch classes"), "fused" ("batch embedding"; concatenated in the concat
         decoder), and "gates" ("batch modality", in [0, 1], in the order of `modalities`; only of the gated decoder)."""
-        known = features[self.modalities[0]]
-        absent = known.new_zeros(known.shape)
+        absent = torch.zeros_like(features[self.modalities[0]])
         stacked = torch.stack([features[m] if m in self.modalities else absent for m in MODALITIES], dim=1)
         prediction, fused, gates = self.decoder(stacked)
         output = {"prediction": prediction if self.n_classes else prediction.squeeze(-1), "fused": fused}
@@ -197,12 +174,3 @@ class GatedFusion(nn.Module, PyTorchModelHubMixin):
         """`batch` maps each modality to a Packed; see `forward_features` and `forward_head` for what comes back."""
         features = self.forward_features(batch)
         return self.forward_head(features) | features
-
-
-DECODERS: dict[str, type[GatedDecoder] | type[ConcatDecoder]] = {"gated": GatedDecoder, "concat": ConcatDecoder}
-
-
-def _output_layers(inputs: int, width: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU(), Dropout(dropout), nn.Linear(width, outputs)
-    )

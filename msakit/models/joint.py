@@ -17,16 +17,11 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from msakit.encoders.outputs import image_feature
 from msakit.encoders.pretrained import encoder_from_config, feature_size, load_model, plain_config, set_frozen
 from msakit.models import Pretrained
-
-# The order of the projected features in the concatenation: part of the meaning of saved weights.
-MODALITIES: tuple[str, ...] = ("image", "text")
-RAW: dict[str, str] = {"image": "pixel_values", "text": "input_ids"}
 
 
 class JointFusion(nn.Module, PyTorchModelHubMixin):
@@ -57,11 +52,8 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         if attention_over not in ("modalities", "single"):
             raise ValueError(f"attention_over is {attention_over!r}; choose 'modalities' or 'single' (as published)")
+        # In the order of the concatenation, which is part of the meaning of saved weights.
         configs = {name: config for name, config in (("image", image_config), ("text", text_config)) if config}
-        if not configs:
-            raise ValueError("neither text_config nor image_config is given: one encoder is the least")
-        if unknown := sorted(set(frozen) - set(configs)):
-            raise ValueError(f"frozen names {unknown[0]!r}; choose from {', '.join(configs)}")
         self.modalities, self.frozen = tuple(configs), tuple(frozen)
         self.attention_over, self.n_classes = attention_over, n_classes
         self.encoders, self.project = nn.ModuleDict(), nn.ModuleDict()
@@ -110,19 +102,16 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
         taken from the batch if it has them."""
         features = {}
         for name in self.modalities:
-            key = f"{name}_features"
-            if key in batch:
-                if name not in self.frozen:
-                    raise ValueError(
-                        f"the batch brings {key}, but the {name} encoder is being fine-tuned: "
-                        f"give {RAW[name]}, or freeze the encoder"
-                    )
+            key, frozen = f"{name}_features", name in self.frozen
+            if frozen and key in batch:
                 features[key] = batch[key]
-            elif RAW[name] not in batch:
-                raise ValueError(f"the batch has neither {RAW[name]} nor {key}; it has {sorted(batch)}")
-            else:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and name not in self.frozen):
-                    features[key] = self._encode(name, batch)
+                continue
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                if name == "image":
+                    features[key] = image_feature(self.encoders[name](pixel_values=batch["pixel_values"]))
+                else:
+                    output = self.encoders[name](input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+                    features[key] = output.last_hidden_state[:, 0]
         return features
 
     def forward_head(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -139,9 +128,3 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """batch: input_ids, attention_mask and pixel_values, or stored vectors; see `forward_head`."""
         return self.forward_head(self.forward_features(batch))
-
-    def _encode(self, name: str, batch: dict[str, Any]) -> Float[Tensor, "batch dim"]:
-        if name == "image":
-            return image_feature(self.encoders[name](pixel_values=batch["pixel_values"]))
-        output = self.encoders[name](input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"))
-        return output.last_hidden_state[:, 0]

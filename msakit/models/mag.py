@@ -36,14 +36,6 @@ def token_mask(nonverbal: Mapping[str, Float[Tensor, "batch token _dim"]]) -> Bo
     return torch.stack(masks).any(0)
 
 
-def check_sizes(beta: float, dims: Mapping[str, int]) -> None:
-    """Raise ValueError for a negative bound, or without any modality to shift by."""
-    if beta < 0:
-        raise ValueError(f"beta is {beta}; the bound of the shift cannot be negative")
-    if not dims or any(name not in NONVERBAL or size < 1 for name, size in dims.items()):
-        raise ValueError(f"dims are {dict(dims)}; a shift needs the size of audio, of vision or of both")
-
-
 class MAG(nn.Module):
     """The gate: token vectors, and audio and vision on the same tokens, to shifted token vectors.
 
@@ -55,9 +47,11 @@ class MAG(nn.Module):
         self, d_text: int, dims: Mapping[str, int], beta: float = 1.0, dropout: float = 0.5, width: int = 1
     ) -> None:
         super().__init__()
-        check_sizes(beta, dims)
-        if width < 1:
-            raise ValueError(f"width is {width}; there must be at least one gated shift")
+        if beta < 0 or width < 1 or not dims:
+            raise ValueError(
+                f"beta is {beta}, width {width}, dims {dict(dims)}: the bound of the shift cannot be negative, and "
+                "there must be a gated shift, which needs the size of audio, of vision or of both"
+            )
         self.beta, self.width = beta, width
         wide = width * d_text
         self.gate = nn.ModuleDict({name: nn.Linear(size + d_text, wide) for name, size in dims.items()})

@@ -11,7 +11,7 @@ leak into the text side and make the alignment trivial.  "post": the encoder's p
 needs a second pass of the encoder.  Taking "pre" from the whole encoder run without the shift would double the cost.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -25,9 +25,6 @@ from msakit.models import Grid, Input, Pretrained, TokenVectors
 from msakit.models.cms import CMS
 from msakit.models.layers.soft_alignment import SoftAlignment
 from msakit.models.mag import MAG, NONVERBAL, token_mask
-
-SHIFTS: tuple[str, ...] = ("mag", "cms")
-CLR_TEXT: tuple[str, ...] = ("pre", "post")
 
 
 def encoder_layers(encoder: nn.Module) -> nn.ModuleList:
@@ -98,30 +95,22 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         self.encoder = encoder_from_config(text_config)
         d_text, depth = feature_size(self.encoder), len(encoder_layers(self.encoder))
         dims = {name: size for name, size in zip(NONVERBAL, (d_audio, d_vision), strict=True) if size}
-        if shift is not None and shift not in SHIFTS:
-            raise ValueError(f"shift is {shift!r}; choose None or one of {SHIFTS}")
-        if not 0 <= layer < depth:
-            raise ValueError(f"layer is {layer}; this encoder has layers 0 to {depth - 1}")
-        if clr_text not in CLR_TEXT:
-            raise ValueError(f"clr_text is {clr_text!r}; choose one of {CLR_TEXT}")
+        if not 0 <= layer < depth or clr_text not in ("pre", "post"):
+            raise ValueError(f"layer is {layer}, clr_text {clr_text!r}: choose from 0 to {depth - 1}, 'pre' or 'post'")
         sizes = {"text": d_text, **dims}
-        if unknown := [name for name in contrast if name not in sizes]:
-            raise ValueError(
-                f"contrast names {unknown[0]!r}; choose from {tuple(sizes)}, the modalities that there are"
-            )
         self.layer, self.clr_text, self.n_classes, self.modalities = layer, clr_text, n_classes, tuple(sizes)
-        self.shift: MAG | CMS | None = None
+        self.shift: MAG | None = None
         if shift == "mag":
             self.shift = MAG(d_text, dims, beta, shift_dropout, width)
         elif shift == "cms":
             self.shift = CMS(d_text, dims, beta, shift_dropout, contexts, context_pooling)
+        elif shift is not None:
+            raise ValueError(f"shift is {shift!r}; choose None, 'mag' or 'cms'")
         self.soft = nn.ModuleDict(
             {name: SoftAlignment(d_text, size) for name, size in dims.items()} if soft and shift else {}
         )
         self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(d_text, n_classes or 1))
         self.embed = nn.ModuleDict({name: PooledEmbedding(sizes[name], projection) for name in contrast})
-        needed = set(dims) if self.shift is not None else set(dims) & set(contrast)
-        self.inputs = {"input_ids", "attention_mask", *needed} | ({"word_positions"} if self.soft else set())
 
     @classmethod
     def build(cls, inputs: Mapping[str, Input], n_classes: int | None = None, **args: Any) -> "ShiftedBert":
@@ -179,17 +168,20 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         if self.shift is None:
             return torch.zeros_like(hidden[..., 0])
         moved = self.shift.displacement(hidden, self._on_words(hidden, batch), batch["attention_mask"].bool())
-        lengths = [torch.linalg.vector_norm(values, dim=-1) for values in (moved, hidden)]
-        return lengths[0] / lengths[1].clamp_min(torch.finfo(hidden.dtype).tiny)
+        return moved.norm(dim=-1) / hidden.norm(dim=-1).clamp_min(torch.finfo(hidden.dtype).tiny)
 
     def _run(self, batch: dict[str, Any]) -> tuple[Float[Tensor, "batch d_text"], Float[Tensor, "batch token d_text"]]:
         """Pooled output, and the hidden states that the shift acts on, before it."""
-        if missing := sorted(self.inputs - set(batch)):
-            raise ValueError(f"missing in the batch: {missing}; it has {sorted(batch)}")
         inputs: list[Tensor] = []
+
+        def insert(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            inputs.append(args[0])
+            if self.shift is None:
+                return None
+            return self.shift(args[0], self._on_words(args[0], batch), batch["attention_mask"].bool()), *args[1:]
+
         # The hook lives for one pass only: copies of the model (weight averaging) would keep a hook to the original.
-        target = encoder_layers(self.encoder)[self.layer]
-        handle = target.register_forward_pre_hook(self._hook(batch, inputs), with_kwargs=True)
+        handle = encoder_layers(self.encoder)[self.layer].register_forward_pre_hook(insert)
         try:
             output = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         finally:
@@ -197,28 +189,10 @@ class ShiftedBert(nn.Module, PyTorchModelHubMixin):
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state[:, 0] if pooled is None else pooled, inputs[0]
 
-    def _hook(
-        self, batch: dict[str, Any], inputs: list[Tensor]
-    ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
-        shift, mask = self.shift, batch["attention_mask"].bool()
-
-        def insert(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            inputs.append(hidden)
-            if shift is None:
-                return None
-            hidden = shift(hidden, self._on_words(hidden, batch), mask)
-            return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
-
-        return insert
-
     def _on_words(
         self, hidden: Float[Tensor, "batch token d_text"], batch: dict[str, Any]
     ) -> dict[str, Float[Tensor, "batch token _dim"]]:
         """Audio and vision on word pieces: as they come, or aligned softly by what the tokens hold."""
-        names = self.inputs & set(NONVERBAL)
         if not self.soft:
-            return {name: batch[name] for name in names}
-        return {name: self.soft[name](hidden, batch[name], batch["word_positions"]) for name in names}
+            return {name: batch[name] for name in self.modalities[1:]}
+        return {name: align(hidden, batch[name], batch["word_positions"]) for name, align in self.soft.items()}

@@ -27,9 +27,6 @@ class Dropout(nn.Module):
             return values
         return values * dropout_mask(values.shape, self.p, values.device).to(values.dtype)
 
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
 
 def dropout_mask(
     shape: torch.Size, p: float, device: torch.device, generator: torch.Generator | None = None

@@ -32,21 +32,6 @@ class Packed(NamedTuple):
     layout: Layout | None = None
 
 
-def check_packed(name: str, packed: Packed) -> Packed:
-    """The same batch with its layout.
-
-    Raises ValueError, naming the modality, if the lengths (or the layout given) do not fit the number of frames.
-    """
-    frames = packed.frames.shape[-2]
-    total = int(packed.lengths.sum()) if packed.layout is None else len(packed.layout.owner)
-    if total != frames:
-        raise ValueError(
-            f"{name}: the lengths add up to {total} frames, but {frames} frames were given; "
-            "take frames and lengths from the same list of segments"
-        )
-    return packed if packed.layout is not None else packed._replace(layout=layout_of(packed.lengths))
-
-
 def layout_of(lengths: Int[Tensor, " batch"]) -> Layout:
     """The layout of segments of these lengths, laid end to end."""
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)

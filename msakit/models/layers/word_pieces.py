@@ -12,19 +12,11 @@ def align_to_pieces(
     """word_ids as a fast tokenizer's `BatchEncoding.word_ids(row)` gives them, None for special tokens.
 
     Tokenize the same list of words that the vectors belong to (`is_split_into_words=True`); words cut off by
-    truncation are simply not asked for.  Raises ValueError if a piece belongs to a word that has no vector.
+    truncation are simply not asked for.  Raises IndexError if a piece belongs to a word that has no vector.
     """
-    pieces = np.zeros((len(word_ids), word_vectors.shape[1]), dtype=word_vectors.dtype)
-    for position, word in enumerate(word_ids):
-        if word is None:
-            continue
-        if not 0 <= word < len(word_vectors):
-            raise ValueError(
-                f"token {position} belongs to word {word}, but there are vectors for {len(word_vectors)} "
-                "words; tokenize the words of the timing table with is_split_into_words=True"
-            )
-        pieces[position] = word_vectors[word]
-    return pieces
+    zeros = np.zeros((1, word_vectors.shape[1]), dtype=word_vectors.dtype)
+    rows = [0 if word is None else word + 1 for word in word_ids]
+    return np.concatenate([zeros, word_vectors])[rows]
 
 
 def word_positions(word_ids: Sequence[int | None], words: int) -> Float32[np.ndarray, "token 2"]:
