@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from msakit.strict import from_yaml
+
 app = typer.Typer(
     help="Reproduce papers on multimodal sentiment analysis: corpora, encoders, notebooks, results.",
     no_args_is_help=True,
@@ -19,6 +21,9 @@ data = typer.Typer(
 )
 app.add_typer(data, name="data")
 
+Options = Annotated[
+    list[str] | None, typer.Option("-o", "--option", help="name=value, the value in YAML; may be repeated")
+]
 Results = Annotated[
     list[Path] | None, typer.Argument(help="results folders, each of one profile; default: all under results/")
 ]
@@ -44,7 +49,7 @@ def corpus(
 
     opened = open_corpus(name, cache)
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in opened.splits.items())
-    typer.echo(f"{opened.folder}: {counts}; {len(opened.left_out)} left out")
+    typer.echo(f"{opened.folder}: {counts}")
 
 
 @app.command()
@@ -66,15 +71,6 @@ def pretrain(
     train(name, encoders / name, pools=pools, **teacher)
 
 
-def _parsed(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where} is not readable as YAML: {' '.join(str(error).split())}") from error
-
-
 def _published(results: list[Path] | None) -> list[Path]:
     """The given results folders, or all under results/."""
     folders = results or sorted(path.parent for path in Path("results").glob("*/manifest.json"))
@@ -90,7 +86,7 @@ def _named(items: list[str] | None, flag: str) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not equals:
             raise typer.BadParameter(f"write {flag} name=value, not {item!r}")
-        given[name] = _parsed(value, f"{flag} {name}")
+        given[name] = from_yaml(value, f"{flag} {name}")
     return given
 
 
@@ -99,9 +95,7 @@ def import_(
     name: Annotated[str, typer.Argument(help="format: mmsa, mult, mag, csd, ando, mosi-raw, mosei-raw, meld, …")],
     source: Annotated[Path, typer.Argument(help="the published file or folder")],
     out: Annotated[Path, typer.Argument(help="corpus folder to write")],
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="name=value, the value in YAML; may be repeated")
-    ] = None,
+    option: Options = None,
 ) -> None:
     """Turn a public corpus format into a corpus folder, with a manifest of what was kept and dropped."""
     from msakit.data.importers import import_corpus
@@ -117,9 +111,7 @@ def import_(
 def extract(
     corpus: Annotated[str, typer.Argument(help="a corpus folder, or the name of a generated corpus")],
     encoder: Annotated[str, typer.Argument(help="KIND or KIND:PATH, for example audio:microsoft/wavlm-large")],
-    option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", help="name=value of the encoder, e.g. dtype=bfloat16")
-    ] = None,
+    option: Options = None,
     root: Annotated[Path, typer.Option(help="folder of the feature stores")] = Path("build/features"),
     cache: Annotated[Path, typer.Option(help="folder that holds the generated corpora")] = Path("build/corpora"),
     max_failed: Annotated[float, typer.Option(help="share of segments that may fail before it is an error")] = 0.05,
@@ -176,20 +168,14 @@ def audit_data(
     folder: Annotated[Path, typer.Argument(help="a corpus folder")],
     near: Annotated[float, typer.Option(help="cosine of character n-grams from which two texts are the same")] = 0.9,
     media: Annotated[bool, typer.Option(help="probe sound and video by the conventional sets too")] = False,
-    json_: Annotated[Path | None, typer.Option("--json", help="write it as JSON, too")] = None,
     strict: Annotated[bool, typer.Option(help="exit with code 1 if there is a warning")] = False,
 ) -> None:
     """Audit a corpus: overlap of splits, labels, features, lengths, and linear probes that show leaks."""
-    import json
-    from dataclasses import asdict
-
     from msakit.audit import audit
     from msakit.data.corpus import load_corpus
 
     found = audit(load_corpus(folder), near=near, media=media)
     typer.echo(found.text())
-    if json_ is not None:
-        json_.write_text(json.dumps(asdict(found), indent=1, default=float) + "\n", encoding="utf-8")
     if strict and found.warnings:
         raise typer.Exit(1)
 
@@ -202,27 +188,15 @@ def predict(
     head: Annotated[
         Path | None, typer.Option(help="folder of a saved head; default: one under results/ or build/")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
 ) -> None:
-    """Score a clip with a trained head, or give its classes' probabilities, and show the gate of each modality."""
+    """Score a clip with a trained head, or give its classes' probabilities, and the gate of each modality, as JSON."""
     import json
     from dataclasses import asdict
 
     from msakit.predictor import Predictor, find_head
 
     predictor = Predictor.from_pretrained(head or find_head(Path.cwd()))
-    predicted = predictor.predict(video, audio, text)
-    if json_:
-        typer.echo(json.dumps(asdict(predicted)))
-        return
-    if predicted.score is not None:
-        typer.echo(f"score {predicted.score:+.3f}")
-    for name, value in predicted.probabilities.items():
-        typer.echo(f"probability {name} {value:.3f}")
-    for name, gate in predicted.gates.items():
-        typer.echo(f"gate {name} {gate:.3f}")
-    for name, reason in predicted.absent.items():
-        typer.secho(f"{name}: {reason}", fg="yellow", err=True)
+    typer.echo(json.dumps(asdict(predictor.predict(video, audio, text)), indent=1))
     if predictor.about.get("generated"):
         typer.secho("this head was trained on generated data: real clips are foreign to it", fg="yellow", err=True)
 
@@ -239,7 +213,7 @@ def run(
     """Execute a notebook with papermill, its parameters checked before anything starts."""
     from msakit import notebook as notebooks
 
-    given = _parsed(file.read_text(), str(file)) or {} if file else {}
+    given = from_yaml(file.read_text(), str(file)) or {} if file else {}
     if not isinstance(given, dict):
         raise ValueError(f"{file} holds a {type(given).__name__}: write one `name: value` a line")
     given |= _named(parameter, "-p")

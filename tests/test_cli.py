@@ -80,7 +80,7 @@ def test_a_good_folder_is_read_and_counted(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code in (0, None)
-    assert capsys.readouterr().out == f"{folder}: train 2, valid 1, test 1; 0 left out\n"
+    assert capsys.readouterr().out == f"{folder}: train 2, valid 1, test 1\n"
 
 
 def test_a_misspelt_parameter_names_the_nearest_and_starts_nothing(tmp_path, monkeypatch, capsys):

@@ -6,10 +6,8 @@ word_index, word, start, end; seconds), `features.npz` (segment_id and one array
 `oracle.csv` (the generator's own posterior mean or class probabilities) and `corpus.json` (name, generated, task,
 description, source, licence). Without `corpus.json` the name is the folder's and the task is regression in [-3, 3].
 
-There are two kinds of problem. A broken structure (no table, a missing column, two rows with one id) always
-raises. A bad row (label outside the range, a media file that is not there, ...) raises too, unless the caller asks
-for `bad_rows="leave_out"`: then the row is listed in `Corpus.left_out` with its reason and logged. Nothing is dropped
-silently.
+A broken structure (no table, a missing column, two rows with one id) and a bad row (label outside the range, a media
+file that is not there, ...) are errors: nothing is dropped silently.
 """
 
 import hashlib
@@ -35,7 +33,7 @@ REQUIRED = ("segment_id", "video_id", "clip_id", "split", "label", "text")
 MEDIA = ("audio", "video", "image")
 SPLITS = ("train", "valid", "test", "pool")
 WORD_COLUMNS = ("segment_id", "word_index", "word", "start", "end")
-Problem = tuple[str, str, str]  # kind (to count rows like it), reason, mend
+Problem = tuple[str, str]  # reason, mend
 _CHUNK = 1 << 16  # bytes of a media file's head and tail that enter the fingerprint
 
 
@@ -72,29 +70,27 @@ class _Description(Strict):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Checked segments by split, the task, and what had to be left out.
+    """Checked segments by split, and the task.
 
     `splits` holds train / valid / test / pool as far as they occur; its "label" is a float (regression; NaN in pool)
-    or a class index. `left_out` has the columns segment_id, row (as an editor counts, the header is row 1), reason.
-    `fingerprint` changes whenever a kept row, a word timing, a stored feature or a media file changes; it does not
-    depend on where the folder lies.
+    or a class index. `fingerprint` changes whenever a row, a word timing, a stored feature or a media file changes; it
+    does not depend on where the folder lies.
     """
 
     name: str
     folder: Path
     splits: DatasetDict
     task: Task
-    left_out: pd.DataFrame
     fingerprint: str
     generated: bool
     _table: pd.DataFrame
 
     def table(self) -> pd.DataFrame:
-        """All kept rows in the order of segments.csv; media columns are absolute paths or None."""
+        """All rows in the order of segments.csv; media columns are absolute paths or None."""
         return self._table.copy()
 
     def words(self) -> pd.DataFrame | None:
-        """Word timings of the kept segments (start, end in seconds), or None if the folder has no words.csv."""
+        """Word timings of the segments (start, end in seconds), or None if the folder has no words.csv."""
         path = self.folder / "words.csv"
         if not path.exists():
             return None
@@ -116,7 +112,7 @@ class Corpus:
         return words
 
     def oracle(self) -> pd.DataFrame | None:
-        """The generator's best possible predictions for the kept segments, or None for a corpus of the real world."""
+        """The generator's best possible predictions for the segments, or None for a corpus of the real world."""
         path = self.folder / "oracle.csv"
         if not path.exists():
             return None
@@ -151,14 +147,11 @@ class Corpus:
         return {name: array[order] for name, array in arrays.items()}
 
 
-def load_corpus(folder: str | Path, bad_rows: Literal["raise", "leave_out"] = "raise") -> Corpus:
+def load_corpus(folder: str | Path) -> Corpus:
     """Read and check an interchange folder.
 
-    Raises CorpusError for any broken structure, and for the first bad row (saying how many more there are)
-    unless `bad_rows` is "leave_out".
+    Raises CorpusError for any broken structure, and for the first bad row, saying how many more there are.
     """
-    if bad_rows not in ("raise", "leave_out"):
-        raise ValueError(f"bad_rows is {bad_rows!r}: choose 'raise' or 'leave_out'")
     folder = Path(folder).resolve()
     path = folder / "segments.csv"
     if not folder.is_dir():
@@ -175,25 +168,14 @@ def load_corpus(folder: str | Path, bad_rows: Literal["raise", "leave_out"] = "r
         raise CorpusError(f"{path} holds a header but no rows: add one row a segment")
     _require_unique_ids(table, path)
 
-    bad: dict[int, Problem] = {}
-    for row, fields in zip(table.index, _dicts(table), strict=True):
-        if (problem := row_problem(fields, task) or _media_problem(fields, folder)) is not None:
-            bad[int(row)] = problem
-    if bad and bad_rows == "raise":
-        _raise_first(bad, table, path)
-    left_out = pd.DataFrame(
-        {
-            "segment_id": [table.at[row, "segment_id"] for row in bad],
-            "row": [row for row in bad],
-            "reason": [f"{reason}: {mend}" for _, reason, mend in bad.values()],
-        },
-        columns=["segment_id", "row", "reason"],
-    )
-    for segment, row, reason in left_out.itertuples(index=False):
-        logger.warning("%s row %d (segment %s) left out: %s", path, row, segment, reason)
-    table = table.drop(index=list(bad)).reset_index(drop=True)
-    if table.empty:
-        raise CorpusError(f"{path}: every row is bad and none is left; the first: {left_out['reason'][0]}")
+    rows = zip(table.index, table.to_dict("records"), strict=True)
+    problems = {row: row_problem(fields, task) or _media_problem(fields, folder) for row, fields in rows}
+    bad = {row: problem for row, problem in problems.items() if problem}
+    if bad:
+        row, (reason, mend) = next(iter(bad.items()))
+        segment = table.at[row, "segment_id"]
+        raise CorpusError(f"{path} row {row} (segment {segment}): {reason}: {mend}. {len(bad) - 1} more rows are bad")
+    table = table.reset_index(drop=True)
     _warn_of_shared_videos(table, path)
 
     fingerprint = _fingerprint(table, folder)
@@ -205,7 +187,7 @@ def load_corpus(folder: str | Path, bad_rows: Literal["raise", "leave_out"] = "r
             paths = [str((folder / p).resolve()) if p else None for p in table[column]]
             table[column] = pd.Series(paths, dtype=object)
     splits = DatasetDict({s: _dataset(table[table["split"] == s], task) for s in SPLITS if (table["split"] == s).any()})
-    return Corpus(name, folder, splits, task, left_out, fingerprint, generated, table)
+    return Corpus(name, folder, splits, task, fingerprint, generated, table)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -253,58 +235,40 @@ def _require_unique_ids(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def _dicts(table: pd.DataFrame) -> list[dict[str, str]]:
-    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
-
-
-def row_problem(row: Mapping[str, str], task: Task) -> Problem | None:
+def row_problem(row: Mapping[Any, str], task: Task) -> Problem | None:
     """The first thing wrong with a row, whatever its media files."""
     if row["split"] not in SPLITS:
         reason = f"unknown split {row['split']!r}" if row["split"] else "in no split"
-        return "split", reason, f"use one of {', '.join(SPLITS)}"
+        return reason, f"use one of {', '.join(SPLITS)}"
     if row["video_id"].strip() == "":
-        mend = "name the video or speaker that it is from, or repeat the segment_id"
-        return "video", "the video_id is empty", mend
+        return "the video_id is empty", "name the video or speaker that it is from, or repeat the segment_id"
     if row["text"].strip() == "":
-        return "text", "the text is empty", "fill in the transcript, or remove the row"
+        return "the text is empty", "fill in the transcript, or remove the row"
     if row["split"] == "pool":
         if row["label"].strip():
-            mend = "empty the label, or change the split"
-            return "pool", f"label {row['label']!r} in the unlabelled split pool", mend
+            return f"label {row['label']!r} in the unlabelled split pool", "empty the label, or change the split"
     elif task.kind == "classification":
         if row["label"] not in task.classes:
-            return "class", f"label {row['label']!r} is not a class", f"use one of {', '.join(task.classes)}"
+            return f"label {row['label']!r} is not a class", f"use one of {', '.join(task.classes)}"
     else:
         try:
             value = float(row["label"])
         except ValueError:
             value = math.nan
         if math.isnan(value):
-            return "number", f"label {row['label']!r} is not a number", "write a number, or use the split pool"
+            return f"label {row['label']!r} is not a number", "write a number, or use the split pool"
         if not task.low <= value <= task.high:
             mend = "mend the label, or state the range as task low and high in corpus.json"
-            return "range", f"label {row['label']} is outside [{task.low:g}, {task.high:g}]", mend
+            return f"label {row['label']} is outside [{task.low:g}, {task.high:g}]", mend
     return None
 
 
-def _media_problem(row: Mapping[str, str], folder: Path) -> Problem | None:
+def _media_problem(row: Mapping[Any, str], folder: Path) -> Problem | None:
     for column in MEDIA:
         if row.get(column) and not (folder / row[column]).is_file():
             mend = f"put the file at {folder / row[column]}, or empty the cell"
-            return column, f"{column} file {row[column]!r} is missing", mend
+            return f"{column} file {row[column]!r} is missing", mend
     return None
-
-
-def _raise_first(bad: dict[int, Problem], table: pd.DataFrame, path: Path) -> None:
-    row = next(iter(bad))
-    kind, reason, mend = bad[row]
-    alike = sum(k == kind for k, _, _ in bad.values()) - 1
-    others = len(bad) - 1 - alike
-    raise CorpusError(
-        f"{path} row {row} (segment {table.at[row, 'segment_id']!s}): {reason}: {mend}. {alike} more rows like it"
-        + (f" and {others} with other problems" if others else "")
-        + '; bad_rows="leave_out" goes on without them'
-    )
 
 
 def _warn_of_shared_videos(table: pd.DataFrame, path: Path) -> None:

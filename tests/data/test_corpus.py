@@ -21,7 +21,6 @@ def test_good_folder(write: Write) -> None:
     assert corpus.task == Task(kind="regression", low=-3.0, high=3.0)
     assert {s: len(d) for s, d in corpus.splits.items()} == {"train": 2, "valid": 2, "test": 2}
     assert corpus.splits["train"][0]["label"] == 1.5
-    assert corpus.left_out.empty
     assert corpus.words() is None
     assert corpus.oracle() is None
     assert corpus.features() is None
@@ -50,47 +49,28 @@ def test_texts_and_ids_that_look_like_something_else_survive(write: Write) -> No
         ({"image": "b.png"}, ["row 4", "image file 'b.png' is missing"]),
     ],
 )
-def test_bad_row_raises_or_is_left_out(
-    write: Write, caplog: pytest.LogCaptureFixture, change: dict[str, str], parts: list[str]
-) -> None:
-    folder = write({2: change})
+def test_bad_rows_are_refused(write: Write, change: dict[str, str], parts: list[str]) -> None:
     with pytest.raises(CorpusError) as caught:
-        load_corpus(folder)
-    for part in ["segments.csv", "0 more rows like it", *parts]:
+        load_corpus(write({2: change}))
+    for part in ["segments.csv", "0 more rows are bad", *parts]:
         assert part in str(caught.value)
-    with caplog.at_level(logging.WARNING):
-        corpus = load_corpus(folder, bad_rows="leave_out")
-    assert corpus.left_out[["segment_id", "row"]].values.tolist() == [["v2_1", 4]]
-    assert "v2_1" not in corpus.table()["segment_id"].tolist()
-    assert len(corpus.table()) == 5
-    assert "row 4 (segment v2_1) left out" in caplog.text
 
 
-def test_counts_alike_and_other_problems(write: Write) -> None:
-    folder = write({1: {"label": "9"}, 3: {"label": "-9"}, 4: {"text": ""}})
-    with pytest.raises(CorpusError, match=r"row 3 .* 1 more rows like it and 1 with other problems"):
-        load_corpus(folder)
-    assert load_corpus(folder, bad_rows="leave_out").left_out["row"].tolist() == [3, 5, 6]
+def test_the_other_bad_rows_are_counted(write: Write) -> None:
+    with pytest.raises(CorpusError, match=r"row 3 .* 2 more rows are bad"):
+        load_corpus(write({1: {"label": "9"}, 3: {"label": "-9"}, 4: {"text": ""}}))
 
 
 def test_blank_lines_do_not_shift_the_row_numbers(write: Write) -> None:
     folder = write(extra="\nv9_1,v9,1,test,8,so bad\n")
     with pytest.raises(CorpusError, match="row 9 "):  # header, six rows, a blank line, the bad one
         load_corpus(folder)
-    assert len(load_corpus(folder, bad_rows="leave_out").table()) == 6
 
 
-def test_all_rows_bad(write: Write) -> None:
-    folder = write({n: {"label": "x"} for n in range(6)})
-    with pytest.raises(CorpusError, match="every row is bad"):
-        load_corpus(folder, bad_rows="leave_out")
-
-
-@pytest.mark.parametrize("bad_rows", ["raise", "leave_out"])
-def test_broken_structure_always_raises(write: Write, tmp_path: Path, bad_rows: str) -> None:
+def test_a_broken_structure_is_refused(write: Write, tmp_path: Path) -> None:
     def fails(folder: Path, *parts: str) -> None:
         with pytest.raises(CorpusError) as caught:
-            load_corpus(folder, bad_rows=bad_rows)  # type: ignore[arg-type]
+            load_corpus(folder)
         for part in parts:
             assert part in str(caught.value)
 
@@ -154,21 +134,21 @@ def test_video_in_two_splits_warns(write: Write, caplog: pytest.LogCaptureFixtur
 
 
 def test_features_follow_the_table(write: Write) -> None:
-    folder = write({0: {"label": "9"}})
-    ids = ["v3_2", "v3_1", "v2_2", "v2_1", "v1_2", "v1_1"]
-    np.savez(folder / "features.npz", segment_id=ids, audio=np.arange(12.0).reshape(6, 2))
-    features = load_corpus(folder, bad_rows="leave_out").features()
+    folder = write()
+    ids = ["v3_2", "v3_1", "elsewhere", "v2_2", "v2_1", "v1_2", "v1_1"]
+    np.savez(folder / "features.npz", segment_id=ids, audio=np.arange(14.0).reshape(7, 2))
+    features = load_corpus(folder).features()
     assert features is not None
-    assert features["audio"][:, 0].tolist() == [8, 6, 4, 2, 0]  # reversed, without v1_1
+    assert features["audio"][:, 0].tolist() == [12, 10, 8, 6, 2, 0]  # reversed, without the segment that is not there
     np.savez(folder / "features.npz", segment_id=ids[:5], audio=np.zeros((6, 2)))
     with pytest.raises(CorpusError, match="'audio' has 6 rows but 'segment_id' has 5"):
-        load_corpus(folder, bad_rows="leave_out").features()
-    np.savez(folder / "features.npz", segment_id=ids[:4], audio=np.zeros((4, 2)))
-    with pytest.raises(CorpusError, match=r"lacks 1 segments .*'v1_2'"):
-        load_corpus(folder, bad_rows="leave_out").features()
+        load_corpus(folder).features()
+    np.savez(folder / "features.npz", segment_id=ids[:6], audio=np.zeros((6, 2)))
+    with pytest.raises(CorpusError, match=r"lacks 1 segments .*'v1_1'"):
+        load_corpus(folder).features()
     np.savez(folder / "features.npz", audio=np.zeros((4, 2)))
     with pytest.raises(CorpusError, match="no array 'segment_id'"):
-        load_corpus(folder, bad_rows="leave_out").features()
+        load_corpus(folder).features()
 
 
 def test_words_are_checked(write: Write) -> None:

@@ -89,7 +89,7 @@ def _kept(rows: pd.DataFrame, draft: Draft, keep_without_media: bool) -> np.ndar
     keep = np.ones(len(rows), bool)
     for position, row in enumerate(rows.to_dict("records")):
         problem = row_problem({str(k): v for k, v in row.items()}, draft.task)
-        reason = None if problem is None else problem[1]
+        reason = None if problem is None else problem[0]
         lacking = [c for c in media if not row[c] or not Path(row[c]).is_file()]
         if reason is None and row["segment_id"] in seen:
             reason = "the segment_id is used by an earlier row"

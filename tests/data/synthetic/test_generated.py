@@ -29,7 +29,6 @@ def test_labelled_corpora_load(small: dict[str, Path], name: str) -> None:
     assert corpus.name == name
     assert corpus.generated
     assert {s: len(d) for s, d in corpus.splits.items()} == {"train": 12, "valid": 4, "test": 8}
-    assert corpus.left_out.empty
     oracle, table = corpus.oracle(), corpus.table()
     assert oracle is not None
     assert oracle["segment_id"].tolist() == table["segment_id"].tolist()
