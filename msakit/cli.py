@@ -60,15 +60,14 @@ def pretrain(
 ) -> None:
     """Pre-train one mini encoder on the unlabelled pool."""
     from msakit.data import open_corpus
-    from msakit.encoders.pretrain import NEEDS, check_name
+    from msakit.encoders.pretrain import check_name
     from msakit.encoders.pretrain import pretrain as train
     from msakit.process import configure
 
     check_name(name)  # before the pools are generated
     configure()
     pools = {pool: open_corpus(f"mini-pool-{pool}", cache).folder for pool in ("mosi", "posts")}
-    teacher = {NEEDS[name]: encoders / NEEDS[name]} if name in NEEDS else {}
-    train(name, encoders / name, pools=pools, **teacher)
+    train(name, encoders / name, pools=pools)
 
 
 def _published(results: list[Path] | None) -> list[Path]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from msakit.strict import Strict, parse
+from msakit.strict import Strict, from_yaml, parse
 from msakit.suggestions import did_you_mean
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "profiles"
@@ -72,24 +72,13 @@ def load_profile(name: str | Path) -> Profile:
         ValueError: there is none, it cannot be read, holds what a profile does not have, or wants a value that is not
             given; the message names the file and the mend.
     """
-    import yaml
-
     path = Path(name) if Path(name).suffix in (".yaml", ".yml") else FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
-        if not known:
-            raise ValueError(
-                f"there is no profile {str(name)!r}: profiles lie in workflow/profiles of a checkout, and this msakit "
-                "is installed apart from one; give the path of a profile's file"
-            )
+        choices = f"choose from {', '.join(known)}" if known else f"{FOLDER}, of a checkout, is not there"
         near = did_you_mean(str(name), known)
-        raise ValueError(f"there is no profile {str(name)!r}: choose from {', '.join(known)}, or give a path.{near}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no profile: it should name its notebooks")
+        raise ValueError(f"there is no profile {str(name)!r}: {choices}, or give a path.{near}")
+    content = from_yaml(path.read_text(encoding="utf-8"), str(path))
     return parse(Profile, _filled_in(content, path), str(path))
 
 

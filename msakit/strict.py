@@ -40,6 +40,16 @@ def parse(kind: type[Model], values: Any, where: str) -> Model:
         raise ValueError(f"{where}: {faults}") from error
 
 
+def from_yaml(text: str, where: str) -> Any:
+    """What a YAML text holds. Raises ValueError, with the file or option that it is from, where it cannot be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not readable as YAML: {' '.join(str(error).split())}") from error
+
+
 def plain(value: Any) -> Any:
     """The same with tuples as lists: YAML and JSON know no tuples, and neither do strict models."""
     if isinstance(value, Mapping):

@@ -93,7 +93,7 @@ class Run:
 
     def _checked(self, name: str, info: TableInfo) -> pd.DataFrame:
         table = self._read(name, info.columns)
-        table = table.assign(**{column: _numbers(table[column]) for column in table if column not in info.text})
+        table = table.assign(**{column: _numbers(table[column]) for column in info.columns if column not in info.text})
         if _digest(table) != info.sha256:
             raise RecordError(f"{self.where}: its table {name!r} is not the one recorded (torn or edited); {MEND}")
         return table
@@ -242,7 +242,7 @@ def as_json(model: Record | Runtime) -> bytes:
 
 def _as_kept(table: pd.DataFrame) -> pd.DataFrame:
     """Numbers with six significant digits, in single precision; text, missing where it is empty."""
-    kept = {}
+    kept: dict[str, pd.Series] = {}
     for name, column in table.items():
         if is_float_dtype(column):
             kept[str(name)] = _six_digits(column).astype(np.float32)
@@ -278,8 +278,9 @@ def _digest(table: pd.DataFrame) -> str:
 
 
 def _info(table: pd.DataFrame) -> TableInfo:
-    text = [str(name) for name in table if not is_numeric_dtype(table[name])]
-    return TableInfo(sha256=_digest(table), columns=list(table), text=text)
+    columns = list(map(str, table))
+    text = [name for name in columns if not is_numeric_dtype(table[name])]
+    return TableInfo(sha256=_digest(table), columns=columns, text=text)
 
 
 def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
@@ -288,7 +289,7 @@ def _parquet(tables: Sequence[pd.DataFrame]) -> bytes:
 
     text = {name for table in tables for name in table if not is_numeric_dtype(table[name])}
     single = {name for table in tables for name in table if is_float_dtype(table[name])}
-    kinds: dict[str, Any] = dict.fromkeys(single, np.float32) | dict.fromkeys(text, "str")
+    kinds: dict[Any, Any] = dict.fromkeys(single, np.float32) | dict.fromkeys(text, "str")
     parts = []
     for table in tables:
         table = table.astype({name: kinds[name] for name in table if name in kinds})
