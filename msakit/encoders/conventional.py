@@ -54,6 +54,10 @@ class BagOfEmbeddings:
         vocabulary = json.loads((folder / "words.json").read_text(encoding="utf-8"))
         return cls(vocabulary, np.load(folder / "vectors.npy", allow_pickle=False), short_name(folder))
 
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "words.json").write_text(json.dumps(list(self.index), ensure_ascii=False), encoding="utf-8")
+        np.save(folder / "vectors.npy", self.vectors[:-1])
+
     def config(self) -> dict[str, Any]:
         digest = hashlib.sha256(json.dumps(list(self.index)).encode() + self.vectors.tobytes()).hexdigest()[:16]
         return {"encoder": "bag-of-embeddings", "name": self.name, "weights": digest, "unknown": "zeros"}

@@ -9,14 +9,6 @@ from encoder_pools import pool_mosi, pool_posts
 from msakit.encoders.pretrain import PRETRAIN, pretrain
 
 STEPS = {"bert": 25, "distilbert": 15, "wavlm": 15, "clip": 20, "resnet": 25, "visualbert": 25, "word-vectors": 1}
-OPTIONS = {
-    "bert": {"batch": 16},
-    "distilbert": {"batch": 16},
-    "wavlm": {"batch": 4, "clusters": 8, "seconds": 0.8},
-    "clip": {"batch": 24},
-    "resnet": {"batch": 32},
-    "visualbert": {"batch": 32},
-}
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +22,4 @@ def trained(pools: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """name -> folder of every mini encoder, a few steps old."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("pretrained")
-    folders: dict[str, Path] = {}
-    for name in PRETRAIN:
-        options = {"steps": STEPS[name], **OPTIONS.get(name, {})}
-        if name == "distilbert":
-            options["bert"] = folders["bert"]
-        if name == "visualbert":
-            options["resnet"] = folders["resnet"]
-        folders[name] = pretrain(name, root / name, pools=pools, **options)
-    return folders
+    return {name: pretrain(name, root / name, pools=pools, steps=STEPS[name]) for name in PRETRAIN}

@@ -2,41 +2,47 @@
 
     pretrain("bert", Path("build/encoders/bert"), pools={"mosi": ..., "posts": ...})
 
-Each module states its objective and writes a `save_pretrained` folder with `pretraining.json` (objective, steps, seed,
-seconds, held-out metric at initialisation and after training).
+Each module states its objective as a `Task`; one loop minimises it and writes a `save_pretrained` folder with
+`pretraining.json` (objective, steps, seed, seconds, held-out metric at initialisation and after training).
 """
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 from msakit.suggestions import did_you_mean
 
 PRETRAIN: dict[str, str] = {
-    "bert": "msakit.encoders.pretrain.bert:train",
-    "distilbert": "msakit.encoders.pretrain.distilbert:train",
-    "wavlm": "msakit.encoders.pretrain.wavlm:train",
-    "clip": "msakit.encoders.pretrain.clip:train",
-    "resnet": "msakit.encoders.pretrain.resnet:train",
-    "visualbert": "msakit.encoders.pretrain.visualbert:train",
-    "word-vectors": "msakit.encoders.pretrain.word_vectors:train",
+    "bert": "msakit.encoders.pretrain.bert:task",
+    "distilbert": "msakit.encoders.pretrain.distilbert:task",
+    "wavlm": "msakit.encoders.pretrain.wavlm:task",
+    "clip": "msakit.encoders.pretrain.clip:task",
+    "resnet": "msakit.encoders.pretrain.resnet:task",
+    "visualbert": "msakit.encoders.pretrain.visualbert:task",
+    "word-vectors": "msakit.encoders.pretrain.word_vectors:task",
 }
 
 # What must be trained first: distilbert learns from bert, visualbert reads the grid of resnet.
 NEEDS: dict[str, str] = {"distilbert": "bert", "visualbert": "resnet"}
 
 
-def pretrain(name: str, out: Path | str, **options: Any) -> Path:
+def pretrain(name: str, out: Path | str, *, pools: dict[str, Path], seed: int = 0, steps: int | None = None) -> Path:
     """Train one mini encoder into `out` unless it is there already; returns `out`.
 
-    Options go to the module's `train`: pools (dict of pool folders, "mosi" and "posts"), seed, steps, and the folder of
-    the model in NEEDS under its own name (`bert=`, `resnet=`).
+    Args:
+        name: one of PRETRAIN.
+        out: folder of the encoder; the model in NEEDS lies beside it under its own name.
+        pools: pool folders, "mosi" and "posts".
+        seed: of the initialisation and of every draw.
+        steps: None takes those of the task.
     """
     check_name(name)
     out = Path(out)
     if not (out / "pretraining.json").exists():
+        from msakit.encoders.pretrain.common import run
+
         module, _, function = PRETRAIN[name].partition(":")
-        getattr(importlib.import_module(module), function)(out, **options)
+        needs = [out.with_name(NEEDS[name])] if name in NEEDS else []
+        run(getattr(importlib.import_module(module), function), needs, out, pools, seed, steps)
     return out
 
 

@@ -10,8 +10,6 @@ Deviations: pieces start from PPMI-SVD vectors of the same texts (`word_vectors`
 random ones learns the templates of the sentences and little of what the words mean; no dropout.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -21,16 +19,13 @@ from transformers import BertConfig, BertForPreTraining, BertTokenizer
 
 from msakit.encoders.pretrain.common import (
     Pools,
-    Pretraining,
-    Stopwatch,
+    Task,
     draws,
     hold_out,
     mask_tokens,
-    optimise,
     pad,
     pool_documents,
     pool_texts,
-    save,
     word_pieces,
 )
 from msakit.encoders.pretrain.word_vectors import factorise
@@ -38,21 +33,12 @@ from msakit.encoders.pretrain.word_vectors import factorise
 MAX_LENGTH = 64
 RANGE = 0.05  # BERT's 0.02 is for a width of 768
 TEMPERATURE = 0.1
-GROUP = 64  # documents among which a held-out sentence looks for its partner
+BATCH = 32  # documents of two sentences
 
 
-def train(
-    out: Path, *, pools: Pools, seed: int = 0, steps: int = 1000, batch: int = 32, vocabulary: int = 2000
-) -> None:
-    """Write model and tokenizer to `out`; held-out metric: loss in nats a masked token, on single texts.
-
-    batch: documents of two sentences. `pretraining.json` also holds the share of held-out sentences whose partner was
-    found among 64.
-    """
-    watch = Stopwatch()
-    torch.manual_seed(seed)
-    texts = pool_texts(pools)
-    tokenizer = word_pieces(texts, vocabulary, MAX_LENGTH)
+def task(pools: Pools, seed: int) -> Task:
+    """Held-out metric: loss in nats a masked token, on single texts."""
+    tokenizer = word_pieces(pool_texts(pools), 2000, MAX_LENGTH)
     model = BertForPreTraining(
         BertConfig(
             vocab_size=len(tokenizer),
@@ -70,10 +56,8 @@ def train(
     parts = [hold_out(len(pool), seed) for pool in documents]
     held_pairs = [pool[row][:2] for pool, (_, held) in zip(documents, parts, strict=True) for row in held[:256]]
     held_ids = [ids for pair in held_pairs for ids in pair]
-    before, found_before = masked_loss(model, held_ids, tokenizer, seed), partners_found(model, held_pairs)
-    kept = [ids for pool, (seen, _) in zip(documents, parts, strict=True) for row in seen for ids in pool[row]]
-    _start_from_counts(model, [ids[1:-1] for ids in kept], seed)
-    rows = [draws(seen, batch, seed) for seen, _ in parts]
+    kept = [ids[1:-1] for pool, (seen, _) in zip(documents, parts, strict=True) for row in seen for ids in pool[row]]
+    rows = [draws(seen, BATCH, seed) for seen, _ in parts]
     generator = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Float[Tensor, ""]:
@@ -89,16 +73,17 @@ def train(
         contrast = (F.cross_entropy(alike, target) + F.cross_entropy(alike.T, target)) / 2
         return F.cross_entropy(scores, labels[labels >= 0]) + contrast
 
-    optimise(model, loss, steps, rate=1e-3, title="pre-train bert")
-    after, found_after = masked_loss(model, held_ids, tokenizer, seed), partners_found(model, held_pairs)
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    objective = "masked language modelling + contrast of a document's sentences"
-    record = Pretraining(objective, "masked loss", before, after, "down", steps, seed, watch())
-    save(out, write, record, partner_found={"before": found_before, "after": found_after, "among": GROUP})
+    return Task(
+        "masked language modelling + contrast of a document's sentences",
+        "masked loss",
+        "down",
+        lambda: masked_loss(model, held_ids, tokenizer, seed),
+        {".": [model, tokenizer]},
+        1000,
+        model,
+        loss,
+        start=lambda: _start_from_counts(model, kept, seed),
+    )
 
 
 @torch.no_grad()
@@ -111,33 +96,15 @@ def _start_from_counts(model: BertForPreTraining, ids: list[list[int]], seed: in
     weight[torch.from_numpy(known), : scaled.shape[1]] = torch.from_numpy(scaled)
 
 
-@torch.no_grad()
 def masked_loss(model: nn.Module, ids: list[list[int]], tokenizer: BertTokenizer, seed: int) -> float:
     """Mean loss over the masked tokens of these texts; the masks depend on the seed alone."""
-    model.eval()
     generator = torch.Generator().manual_seed(seed + 1)
     total, count = 0.0, 0
     for start in range(0, len(ids), 64):
         padded, mask = pad(ids[start : start + 64])
         corrupted, labels = mask_tokens(padded, tokenizer, generator)
-        targets = int((labels >= 0).sum())
         output = model(input_ids=corrupted, attention_mask=mask)
         # BertForPreTraining calls them prediction_logits, the masked models logits: the first in either case.
         total += float(F.cross_entropy(output[0].flatten(0, 1), labels.flatten(), reduction="sum"))
-        count += targets
+        count += int((labels >= 0).sum())
     return total / count
-
-
-@torch.no_grad()
-def partners_found(model: BertForPreTraining, pairs: list[list[list[int]]]) -> float:
-    """Share of first sentences whose own second sentence is the nearest by pooled vector, within groups of `GROUP`."""
-    model.eval()
-    hits = total = 0
-    for start in range(0, len(pairs), GROUP):
-        group = pairs[start : start + GROUP]
-        padded, mask = pad([pair[0] for pair in group] + [pair[1] for pair in group])
-        pooled = model.bert(input_ids=padded, attention_mask=mask).pooler_output
-        first, second = F.normalize(pooled, dim=-1).chunk(2)
-        hits += int(((first @ second.T).argmax(dim=1) == torch.arange(len(group))).sum())
-        total += len(group)
-    return hits / total

@@ -27,31 +27,17 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 
 from msakit.data.faces import find_faces
 from msakit.data.media import read_image
-from msakit.encoders.pretrain.common import (
-    Pools,
-    Pretraining,
-    Stopwatch,
-    draws,
-    hold_out,
-    optimise,
-    pad,
-    pool_table,
-    pool_texts,
-    save,
-    word_pieces,
-)
+from msakit.encoders.pretrain.common import Pools, Task, draws, hold_out, pad, pool_table, pool_texts, word_pieces
 
 SIDE, PATCH, MAX_LENGTH = 64, 16, 64
+BATCH = 48
 TAGS = 3.0  # weight of the tagger's loss
 PHRASE = re.compile(r"\s*(?:[,.;]|\b(?:and|with|on|in|under|beside|next to|there is)\b)\s*")
 
 
-def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 700, batch: int = 48, vocabulary: int = 2000) -> None:
-    """Write model, tokenizer and image processor to `out`; held-out metric: share of images for which the best
-    of 64 captions is true of them."""
-    watch = Stopwatch()
-    torch.manual_seed(seed)
-    tokenizer = word_pieces(pool_texts(pools), vocabulary, MAX_LENGTH)
+def task(pools: Pools, seed: int) -> Task:
+    """Held-out metric: share of images for which the best of 64 captions is true of them."""
+    tokenizer = word_pieces(pool_texts(pools), 2000, MAX_LENGTH)
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     table = pool_table(pools["posts"]).dropna(subset=["image", "caption"])
     faces = (table["object"] == "face").to_numpy() if "object" in table else np.zeros(len(table), dtype=bool)
@@ -77,9 +63,8 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 700, batch: in
     # Faces, if any, say which details matter: among all patches those of skies and walls outnumber them.
     _start_from_patches(model, pixels[seen[faces[seen]] if faces[seen].any() else seen])
     kinds = [part for part in (seen[~faces[seen]], seen[faces[seen]]) if len(part)]
-    rows = [draws(part, batch, seed) for part in kinds]
+    rows = [draws(part, BATCH, seed) for part in kinds]
     generator = torch.Generator().manual_seed(seed)
-
     draw = np.random.default_rng(seed)
     names = sorted({name for row in seen for name in phrases[row]})
     tags = torch.tensor([[float(name in parts) for name in names] for parts in phrases])
@@ -105,12 +90,10 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 700, batch: in
         captions = (scores.log_softmax(dim=0) * truth).sum(dim=0) / truth.sum(dim=0)
         contrast = -(images.mean() + captions.mean()) / 2
         named = tagger(outputs.vision_model_output.pooler_output)
-        naming = nn.functional.binary_cross_entropy_with_logits(named, tags[chosen], reduction="sum") / batch
+        naming = nn.functional.binary_cross_entropy_with_logits(named, tags[chosen], reduction="sum") / BATCH
         return contrast + TAGS * naming
 
-    @torch.no_grad()
     def found() -> float:
-        model.eval()
         right = 0.0
         for start in range(0, len(held), 64):
             part = held[start : start + 64]
@@ -118,16 +101,17 @@ def train(out: Path, *, pools: Pools, seed: int = 0, steps: int = 700, batch: in
             right += float(truth.gather(1, outputs.logits_per_image.argmax(dim=1, keepdim=True)).sum())
         return right / len(held)
 
-    before = found()
-    optimise(nn.ModuleList([model, tagger]), loss, steps, rate=7e-4, title="pre-train clip")
-    after = found()
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        CLIPProcessor(image_processor=processor, tokenizer=tokenizer).save_pretrained(folder)
-
-    record = Pretraining("image-caption contrast", "caption found", before, after, "up", steps, seed, watch())
-    save(out, write, record)
+    return Task(
+        "image-caption contrast",
+        "caption found",
+        "up",
+        found,
+        {".": [model, CLIPProcessor(image_processor=processor, tokenizer=tokenizer)]},
+        700,
+        nn.ModuleList([model, tagger]),
+        loss,
+        7e-4,
+    )
 
 
 def _phrases(captions: list[str], faces: Bool[np.ndarray, " image"]) -> list[list[str]]:

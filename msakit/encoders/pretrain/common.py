@@ -1,4 +1,4 @@
-"""What the pre-training recipes share: reading a pool, the optimisation loop, masking, and the atomic save."""
+"""What the pre-training tasks share: reading a pool, the loop from seed to saved folder, masking, tokenizers."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import trange
 from transformers import BertTokenizer
 
@@ -28,73 +29,94 @@ SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """What pretraining.json says; `before`: the held-out metric at initialisation, `after`: of the saved model."""
+class Task:
+    """One pre-training: what is minimised, what is measured on held-out examples, and what is saved."""
 
     objective: str
     metric: str
-    before: float
-    after: float
     better: str  # "up" or "down"
-    steps: int
-    seed: int
-    seconds: float
+    measure: Callable[[], float]  # the held-out metric; called in eval mode and without gradients
+    saved: dict[str, list[Any]]  # by folder inside the encoder's ("." is that itself): what has `save_pretrained`
+    steps: int = 1
+    model: nn.Module | None = None  # what is trained; None where there are no steps
+    loss: Callable[[int], Float[Tensor, ""]] | None = None  # of a step, which draws its own batch
+    rate: float = 1e-3
+    start: Callable[[], None] | None = None  # sets weights after the metric at initialisation, before the first step
+
+
+def run(make: Callable[..., Task], needs: list[Path], out: Path, pools: Pools, seed: int, steps: int | None) -> None:
+    """Seed, measure, train, measure, and save to `out`, which appears once whole."""
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    task = make(pools, seed, *needs)
+    steps = steps or task.steps
+    before = _measured(task)
+    if task.start is not None:
+        task.start()
+    if task.model is not None and task.loss is not None:
+        optimise(task.model, task.loss, steps, task.rate, f"pre-train {out.name}")
+    after = _measured(task)
+    seconds = round(time.perf_counter() - started, 2)
+    held_out = {"metric": task.metric, "before": before, "after": after, "better": task.better}
+    record = {"objective": task.objective, "steps": steps, "seed": seed, "seconds": seconds, "held_out": held_out}
+    with new_folder(out) as partial:
+        for folder, parts in task.saved.items():
+            for part in parts:
+                part.save_pretrained(partial / folder)
+        (partial / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if out.exists():  # a folder of an older run, or one without pretraining.json
+            shutil.rmtree(out)
+    log.info("%s: %s %.4g -> %.4g in %.1f s", out.name, task.metric, before, after, seconds)
+
+
+@torch.no_grad()
+def _measured(task: Task) -> float:
+    if task.model is not None:
+        task.model.eval()
+    return task.measure()
 
 
 def pool_texts(pools: Pools) -> list[str]:
     """Every text of every pool: texts.txt (one a line), and the text and caption columns of segments.csv."""
     texts: list[str] = []
     for folder in pools.values():
-        file = Path(folder) / "texts.txt"
-        if file.exists():
-            texts += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts += [line.strip() for line in (folder / "texts.txt").read_text(encoding="utf-8").splitlines()]
         table = pool_table(folder)
         for column in ("text", "caption"):
             if column in table:
-                texts += [text for text in table[column].dropna().astype(str) if text.strip()]
-    if not texts:
-        raise ValueError(f"no texts in the pools {', '.join(str(folder) for folder in pools.values())}")
-    return texts
+                texts += table[column].dropna().tolist()
+    return [text for text in texts if text.strip()]
 
 
 def pool_documents(folder: Path) -> list[list[str]]:
     """The documents of a pool's texts.txt: their sentences, one a line there, a blank line after each document."""
-    text = (Path(folder) / "texts.txt").read_text(encoding="utf-8").strip()
+    text = (folder / "texts.txt").read_text(encoding="utf-8").strip()
     return [document.splitlines() for document in text.split("\n\n") if document.strip()]
 
 
 def pool_table(folder: Path) -> pd.DataFrame:
     """segments.csv of a pool; media columns become absolute paths."""
-    table = pd.read_csv(Path(folder) / "segments.csv", dtype=str)
+    table = pd.read_csv(folder / "segments.csv", dtype=str)
     for column in ("audio", "video", "image"):
         if column in table:
-            table[column] = [str(Path(folder) / name) if isinstance(name, str) else None for name in table[column]]
+            table[column] = [str(folder / name) if isinstance(name, str) else None for name in table[column]]
     return table
 
 
-def hold_out(count: int, seed: int, share: float = 0.1) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " held"]]:
-    """Row numbers to train on and to hold out, at least one of each."""
+def hold_out(count: int, seed: int) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " held"]]:
+    """Row numbers to train on and to hold out, a tenth and at least one of each."""
     order = np.random.default_rng(seed).permutation(count)
-    held = max(1, round(share * count))
+    held = max(1, round(0.1 * count))
     if count <= held:
         raise ValueError(f"{count} examples are too few to pre-train on")
     return order[held:], order[:held]
 
 
-def optimise(
-    model: nn.Module,
-    loss: Callable[[int], Float[Tensor, ""]],
-    steps: int,
-    *,
-    rate: float,
-    title: str,
-    warm_up: float = 0.1,
-    decay: float = 0.01,
-) -> None:
-    """AdamW with linear warm-up and cosine decay to zero; `loss(step)` draws its own batch. Gradients clipped at 1."""
+def optimise(model: nn.Module, loss: Callable[[int], Float[Tensor, ""]], steps: int, rate: float, title: str) -> None:
+    """AdamW with linear warm-up over a tenth of the steps and cosine decay to zero. Gradients clipped at 1."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.98))
-    first = max(1, round(warm_up * steps))
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    first = max(1, round(0.1 * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
         lambda step: min(
@@ -112,7 +134,6 @@ def optimise(
         schedule.step()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{value.item():.3f}")
-    model.eval()
 
 
 def draws(rows: Int[np.ndarray, " row"], batch: int, seed: int) -> Iterator[Int[np.ndarray, " batch"]]:
@@ -144,11 +165,10 @@ def word_pieces(texts: list[str], size: int, max_length: int) -> BertTokenizer:
     return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=max_length)
 
 
-def pad(sequences: list[list[int]], value: int = 0) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
-    """Token ids padded on the right, and their attention mask."""
-    longest = max(len(sequence) for sequence in sequences)
-    ids = torch.tensor([sequence + [value] * (longest - len(sequence)) for sequence in sequences])
-    mask = torch.tensor([[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences])
+def pad(sequences: list[list[int]]) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    """Token ids padded on the right by 0, and their attention mask."""
+    ids = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True)
+    mask = pad_sequence([torch.ones(len(sequence), dtype=torch.long) for sequence in sequences], batch_first=True)
     return ids, mask
 
 
@@ -166,26 +186,3 @@ def mask_tokens(
     random = torch.randint(len(SPECIALS), len(tokenizer), ids.shape, generator=generator)
     corrupted = torch.where(chosen & (kind < 0.8), torch.full_like(ids, int(tokenizer.mask_token_id)), ids)
     return torch.where(chosen & (kind >= 0.9), random, corrupted), labels
-
-
-def save(out: Path, write: Callable[[Path], None], record: Pretraining, **extra: Any) -> None:
-    """`write` fills a folder, which appears as `out` once whole."""
-    values = asdict(record)
-    held_out = {key: values.pop(key) for key in ("metric", "before", "after", "better")}
-    content = {**values, "held_out": held_out, **extra}
-    with new_folder(out) as partial:
-        write(partial)
-        (partial / "pretraining.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if Path(out).exists():  # a folder of an older run, or one without pretraining.json
-            shutil.rmtree(out)
-    log.info("%s: %s %.4g -> %.4g in %.1f s", out.name, record.metric, record.before, record.after, record.seconds)
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __call__(self) -> float:
-        return round(time.perf_counter() - self.start, 2)

@@ -14,26 +14,14 @@ from torch import Tensor, nn
 from transformers import BertForMaskedLM, BertTokenizer, DistilBertConfig, DistilBertForMaskedLM
 
 from msakit.encoders.pretrain.bert import masked_loss
-from msakit.encoders.pretrain.common import (
-    Pools,
-    Pretraining,
-    Stopwatch,
-    draws,
-    hold_out,
-    mask_tokens,
-    optimise,
-    pad,
-    pool_texts,
-    save,
-)
+from msakit.encoders.pretrain.common import Pools, Task, draws, hold_out, mask_tokens, pad, pool_texts
 
 TEMPERATURE = 2.0
+BATCH = 64
 
 
-def train(out: Path, *, pools: Pools, bert: Path, seed: int = 0, steps: int = 300, batch: int = 64) -> None:
+def task(pools: Pools, seed: int, bert: Path) -> Task:
     """`bert`: folder of the teacher. Held-out metric: loss in nats a masked token."""
-    watch = Stopwatch()
-    torch.manual_seed(seed)
     tokenizer = BertTokenizer.from_pretrained(bert)
     teacher = BertForMaskedLM.from_pretrained(bert, use_safetensors=True).eval().requires_grad_(False)
     settings = teacher.config
@@ -54,9 +42,7 @@ def train(out: Path, *, pools: Pools, bert: Path, seed: int = 0, steps: int = 30
     ids = tokenizer(pool_texts(pools), truncation=True, max_length=limit)["input_ids"]
     seen, held = hold_out(len(ids), seed)
     held_ids = [ids[row] for row in held[:512]]
-    before = masked_loss(student, held_ids, tokenizer, seed)
-    _start_from(student, teacher)
-    rows = draws(seen, batch, seed)
+    rows = draws(seen, BATCH, seed)
     generator = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Float[Tensor, ""]:
@@ -74,15 +60,17 @@ def train(out: Path, *, pools: Pools, bert: Path, seed: int = 0, steps: int = 30
         alike = nn.functional.cosine_similarity(learnt.hidden_states[-1][real], taught.hidden_states[-1][real], dim=-1)
         return learnt.loss + TEMPERATURE**2 * soft + 1 - alike.mean()
 
-    optimise(student, loss, steps, rate=1e-3, title="pre-train distilbert")
-    after = masked_loss(student, held_ids, tokenizer, seed)
-
-    def write(folder: Path) -> None:
-        student.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    record = Pretraining("distillation + masked LM", "masked loss", before, after, "down", steps, seed, watch())
-    save(out, write, record)
+    return Task(
+        "distillation + masked LM",
+        "masked loss",
+        "down",
+        lambda: masked_loss(student, held_ids, tokenizer, seed),
+        {".": [student, tokenizer]},
+        300,
+        student,
+        loss,
+        start=lambda: _start_from(student, teacher),
+    )
 
 
 @torch.no_grad()

@@ -18,38 +18,25 @@ from msakit.encoders.outputs import grid
 from msakit.encoders.pretrain.clip import process
 from msakit.encoders.pretrain.common import (
     Pools,
-    Pretraining,
-    Stopwatch,
+    Task,
     draws,
     hold_out,
     mask_tokens,
-    optimise,
     pad,
     pool_table,
     pool_texts,
-    save,
     word_pieces,
 )
 from msakit.encoders.pretrained import load_frozen, load_image_processor
 
 STAGE = 3  # hidden state of the ResNet: the embedder, then four stages
 MAX_LENGTH = 64
+BATCH = 64
 
 
-def train(
-    out: Path,
-    *,
-    pools: Pools,
-    resnet: Path,
-    seed: int = 0,
-    steps: int = 350,
-    batch: int = 64,
-    vocabulary: int = 2000,
-) -> None:
+def task(pools: Pools, seed: int, resnet: Path) -> Task:
     """`resnet`: folder of the mini ResNet. Held-out metric: loss of both tasks together, in nats."""
-    watch = Stopwatch()
-    torch.manual_seed(seed)
-    tokenizer = word_pieces(pool_texts(pools), vocabulary, MAX_LENGTH)
+    tokenizer = word_pieces(pool_texts(pools), 2000, MAX_LENGTH)
     image_encoder, processor = load_frozen(resnet), load_image_processor(resnet)
     table = pool_table(pools["posts"]).dropna(subset=["image", "caption"])
     channels = image_encoder.config.hidden_sizes[STAGE - 1]
@@ -71,7 +58,7 @@ def train(
         )
     )
     seen, held = hold_out(len(ids), seed)
-    rows = draws(seen, batch, seed)
+    rows = draws(seen, BATCH, seed)
 
     def both(chosen: Int[np.ndarray, " batch"], draw: np.random.Generator, masks: torch.Generator) -> Float[Tensor, ""]:
         swapped = draw.random(len(chosen)) < 0.5
@@ -98,23 +85,18 @@ def train(
 
     draw, masks = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
 
-    @torch.no_grad()
     def held_loss() -> float:
-        model.eval()
         fixed, fixed_masks = np.random.default_rng(seed + 1), torch.Generator().manual_seed(seed + 1)
         parts = np.array_split(held, max(1, len(held) // 64))
         return float(np.mean([float(both(part, fixed, fixed_masks)) for part in parts]))
 
-    before = held_loss()
-    optimise(model, lambda step: both(next(rows), draw, masks), steps, rate=1e-3, title="pre-train visualbert")
-    after = held_loss()
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        image_encoder.save_pretrained(folder / "resnet")
-        processor.save_pretrained(folder / "resnet")
-
-    objective = "masked LM with image + sentence-image matching"
-    record = Pretraining(objective, "loss", before, after, "down", steps, seed, watch())
-    save(out, write, record, grid_stage=STAGE)
+    return Task(
+        "masked LM with image + sentence-image matching",
+        "loss",
+        "down",
+        held_loss,
+        {".": [model, tokenizer], "resnet": [image_encoder, processor]},
+        350,
+        model,
+        lambda step: both(next(rows), draw, masks),
+    )

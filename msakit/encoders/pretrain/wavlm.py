@@ -20,62 +20,49 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
 
 from msakit.data.media import read_audio
-from msakit.encoders.pretrain.common import Pools, Pretraining, Stopwatch, draws, hold_out, optimise, pool_table, save
+from msakit.encoders.pretrain.common import Pools, Task, draws, hold_out, pool_table
 
 RATE, HOP, WINDOW = 16000, 320, 400  # samples; WINDOW is the receptive field of one output frame
 GAIN = 50.0  # start of the first convolution, over the usual one
 SPAN, START = 5, 0.12  # frames a mask, and the probability that one starts at a frame: about 45 % are masked
+CLUSTERS, BATCH = 50, 8
+CROP = round(1.6 * RATE)  # samples of a training clip
 Samples = Float[np.ndarray, " _sample"]  # clips differ in length: the axis is not bound
 
 
-def train(
-    out: Path,
-    *,
-    pools: Pools,
-    seed: int = 0,
-    steps: int = 300,
-    batch: int = 8,
-    clusters: int = 50,
-    seconds: float = 1.6,
-) -> None:
-    """`seconds`: length of the training crops. Held-out metric: loss in nats a masked frame."""
-    watch = Stopwatch()
-    torch.manual_seed(seed)
+def task(pools: Pools, seed: int) -> Task:
+    """Held-out metric: loss in nats a masked frame."""
     paths = [path for path in pool_table(pools["mosi"])["audio"] if path]
     clips = [read_audio(Path(path), rate=RATE) for path in paths]
     clips = [clip for clip in clips if len(clip) >= 4 * WINDOW]
     seen, held = hold_out(len(clips), seed)
-    targets = cluster_frames(clips, seen, clusters, seed)
-    model = _Predictor(clusters)
-    crop = round(seconds * RATE)
-    rows = draws(seen, batch, seed)
+    targets = cluster_frames(clips, seen, seed)
+    model = _Predictor()
+    rows = draws(seen, BATCH, seed)
     generator = np.random.default_rng(seed)
 
     def loss(step: int) -> Float[Tensor, ""]:
-        masked, seen_frames = model(*_batch([(clips[row], targets[row]) for row in next(rows)], clips, crop, generator))
+        masked, seen_frames = model(*_batch([(clips[row], targets[row]) for row in next(rows)], clips, generator))
         return masked + seen_frames
 
     fixed = [(clips[row], targets[row]) for row in held[:48]]
-
-    before = _masked_loss(model, fixed, clips, crop, seed)
-    optimise(model, loss, steps, rate=4e-3, title="pre-train wavlm")
-    after = _masked_loss(model, fixed, clips, crop, seed)
-
-    def write(folder: Path) -> None:
-        model.wavlm.save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
-
-    record = Pretraining(
-        "masked prediction of acoustic clusters, mixed utterances", "masked loss", before, after, "down", steps,
-        seed, watch(),
-    )  # fmt: skip
-    save(out, write, record, clusters=clusters)
+    return Task(
+        "masked prediction of acoustic clusters, mixed utterances",
+        "masked loss",
+        "down",
+        lambda: _masked_loss(model, fixed, clips, seed),
+        {".": [model.wavlm, Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)]},
+        300,
+        model,
+        loss,
+        4e-3,
+    )
 
 
 class _Predictor(nn.Module):
     """WavLM with a linear head over its output frames."""
 
-    def __init__(self, clusters: int):
+    def __init__(self) -> None:
         super().__init__()
         self.wavlm = WavLMModel(
             WavLMConfig(
@@ -98,7 +85,7 @@ class _Predictor(nn.Module):
                 mask_time_prob=0.05,  # makes the mask vector; the masks themselves are given from outside
             )
         )
-        self.head = nn.Linear(64, clusters)
+        self.head = nn.Linear(64, CLUSTERS)
         # Clips enter as they are, about 0.05 loud, and every convolution ends in a layer norm: with the usual start
         # its bias would outweigh the sound.
         with torch.no_grad():
@@ -119,16 +106,14 @@ class _Predictor(nn.Module):
         )
 
 
-def cluster_frames(
-    clips: list[Samples], seen: Int[np.ndarray, " row"], clusters: int, seed: int
-) -> list[Int[np.ndarray, " _time"]]:
+def cluster_frames(clips: list[Samples], seen: Int[np.ndarray, " row"], seed: int) -> list[Int[np.ndarray, " _time"]]:
     """Cluster number of every 20 ms frame; the centres are learnt on the seen clips alone."""
     features = [_acoustics(clip) for clip in clips]
     known = np.concatenate([features[row] for row in seen])
     mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-5
     # Energy and pitch are two of fifteen columns; three times their weight lets them shape the clusters.
     weight = np.array([1.0] * 13 + [3.0, 3.0]) / deviation
-    means = MiniBatchKMeans(clusters, random_state=seed, batch_size=2048, n_init=1, max_iter=20)
+    means = MiniBatchKMeans(CLUSTERS, random_state=seed, batch_size=2048, n_init=1, max_iter=20)
     means.fit(((known - mean) * weight).astype(np.float32))
     return [means.predict(((frames - mean) * weight).astype(np.float32)) for frames in features]
 
@@ -147,11 +132,10 @@ def _acoustics(clip: Samples) -> Float[np.ndarray, "time 15"]:
 def _batch(
     pairs: list[tuple[Samples, Int[np.ndarray, " _time"]]],
     others: list[Samples],
-    crop: int,
     generator: np.random.Generator,
 ) -> tuple[Float[Tensor, "batch sample"], Bool[Tensor, "batch time"], Int[Tensor, "batch time"]]:
     """Crops of one length, half of them with another voice or noise on top; about half the frames masked in spans."""
-    length = min(crop, min(len(clip) for clip, _ in pairs)) // HOP * HOP + WINDOW - HOP
+    length = min(CROP, min(len(clip) for clip, _ in pairs)) // HOP * HOP + WINDOW - HOP
     length = min(length, min(len(clip) for clip, _ in pairs))
     frames = 1 + (length - WINDOW) // HOP
     values = np.zeros((len(pairs), length), dtype=np.float32)
@@ -185,19 +169,16 @@ def _mix_in(values: Samples, others: list[Samples], generator: np.random.Generat
     values[start : start + len(other)] += (scale * other).astype(np.float32)
 
 
-@torch.no_grad()
 def _masked_loss(
     model: _Predictor,
     pairs: list[tuple[Samples, Int[np.ndarray, " _time"]]],
     others: list[Samples],
-    crop: int,
     seed: int,
 ) -> float:
     """Mean loss over masked frames (of batches of 8); crops, mixtures and masks depend on the seed alone."""
-    model.eval()
     generator = np.random.default_rng(seed + 1)
     losses = []
     for start in range(0, len(pairs), 8):
-        masked, _ = model(*_batch(pairs[start : start + 8], others, crop, generator))
+        masked, _ = model(*_batch(pairs[start : start + 8], others, generator))
         losses.append(float(masked))
     return float(np.mean(losses))
