@@ -16,7 +16,7 @@ export PYTHONUNBUFFERED := 1
 SNAKEMAKE = $(BIN)/python -m snakemake --snakefile workflow/Snakefile --cores $(CORES) --rerun-incomplete
 
 .DEFAULT_GOAL := help
-.PHONY: help env minilm reproduce mini-full paper cmu-mosi strip test lint check-results walkthroughs lab bench claims report ci clean
+.PHONY: help env minilm reproduce mini-full paper cmu-mosi strip test lint check-results verify walkthroughs lab bench claims report ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ lint: .venv/ready  ## ruff (notebooks too) and types
 
 check-results: .venv/ready  ## rebuild every committed table from its recorded runs, byte for byte
 	$(BIN)/python -m msakit.cli check-results
+
+verify: .venv/ready  ## recompute published tables of arms without msakit: make verify [TABLE=results/PROFILE/tables/PAPER/CORPUS.csv]
+	$(BIN)/python tests/verify.py $(or $(TABLE),$(wildcard results/mini/tables/*/mini-mosi.csv results/mini/tables/*/mini-posts.csv results/mini/tables/*/mini-memes.csv))
 
 walkthroughs: .venv/ready  ## execute the walkthroughs again, keeping their outputs
 	$(BIN)/python -m msakit.cli walkthrough notebooks/walkthroughs/*.ipynb
