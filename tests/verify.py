@@ -84,9 +84,8 @@ def main(arguments: list[str]) -> int:
     for table in tables:
         count, differences = verify(table)
         for each in differences:
-            print(
-                f"{table}: {each.column} of {each.metric} of {each.arm} is {each.table}, recomputed {each.recomputed:.6f}"
-            )
+            what = f"{each.column} of {each.metric} of {each.arm}"
+            print(f"{table}: {what} is {each.table}, recomputed {each.recomputed:.6f}")
         print(f"{table}: {count} numbers recomputed from the predictions, {len(differences)} differ")
         failed |= bool(differences) or not count
     return int(failed)
