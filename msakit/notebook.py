@@ -11,7 +11,6 @@ kernel: it reads the cells executed so far, finds the declarations and the cell 
 """
 
 import ast
-import difflib
 import logging
 import os
 import sys
@@ -27,6 +26,7 @@ from msakit import process
 from msakit.files import write_atomically
 from msakit.profiles import load_profile
 from msakit.strict import Strict
+from msakit.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from msakit.data.corpus import Corpus
@@ -43,13 +43,12 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One declared parameter: its name, annotation (as written, and the type that it means), default and help."""
+    """One declared parameter: its name, annotation (as written, and the type that it means) and default."""
 
     name: str
     annotation: str
     type: Any
     default: Any
-    help: str
 
 
 def declarations(source: str) -> dict[str, Parameter]:
@@ -58,21 +57,18 @@ def declarations(source: str) -> dict[str, Parameter]:
     Raises:
         ParameterError: the cell holds anything but annotated assignments of literals.
     """
-    lines = source.splitlines()
     declared: dict[str, Parameter] = {}
     for node in ast.parse(source).body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None):
             raise ParameterError(
                 f"line {node.lineno} of the parameters cell is not of the form `name: type = literal`: "
-                f"{lines[node.lineno - 1].strip()!r}"
+                f"{ast.unparse(node)!r}"
             )
         try:
             default = ast.literal_eval(node.value)
         except ValueError as error:
             raise ParameterError(f"the default of parameter {node.target.id!r} is not a literal") from error
-        tail = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :]
-        annotation = ast.unparse(node.annotation)
-        parameter = Parameter(node.target.id, annotation, _type(node.annotation), default, tail.strip().lstrip("# "))
+        parameter = Parameter(node.target.id, ast.unparse(node.annotation), _type(node.annotation), default)
         _check_type(parameter, default)
         declared[parameter.name] = parameter
     return declared
@@ -92,10 +88,7 @@ def resolve(declared: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict
 
 
 def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
-    nearest = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
-    if not nearest:
-        return f"unknown parameter {name!r}: this notebook has no parameters."
-    return f"unknown parameter {name!r}: did you mean {nearest[0]!r}? This notebook has: {', '.join(declared)}."
+    return f"unknown parameter {name!r}: this notebook has {', '.join(declared)}.{did_you_mean(name, declared)}"
 
 
 def _check_type(parameter: Parameter, value: Any, source: str = "") -> None:
@@ -106,12 +99,9 @@ def _check_type(parameter: Parameter, value: Any, source: str = "") -> None:
             f"parameter {parameter.name!r}{source} must be {parameter.annotation}, not {value!r} "
             f"({type(value).__name__}). Its default is {parameter.default!r}."
         ) from error
-    if parameter.name in DISTINCT and value is not None and not _distinct(value):
+    numbers = value if parameter.name in DISTINCT else None
+    if numbers is not None and (not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0):
         raise ParameterError(f"{parameter.name} must be one or more different numbers from 0 up, not {value!r}")
-
-
-def _distinct(numbers: list[int]) -> bool:
-    return bool(numbers) and len(set(numbers)) == len(numbers) and min(numbers) >= 0
 
 
 def _type(annotation: ast.expr) -> Any:
@@ -180,27 +170,20 @@ def executed_parameters(cells: Sequence[str]) -> tuple[dict[str, Parameter], dic
     The declarations are the last cell made of annotated literals only; cells injected by papermill after it override.
 
     Raises:
-        ParameterError: no such cell was run, or an override is no literal.
+        ParameterError: no such cell was run.
+        ValueError: an override is no literal.
     """
     declared: dict[str, Parameter] | None = None
     given: dict[str, Any] = {}
     for source in cells:
         if source.lstrip().startswith(INJECTED_HEADER):
-            given.update(_assignments(source))
+            assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+            given.update({ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in assigned})
         elif _is_declarative(source):
             declared, given = declarations(source), {}
     if declared is None:
         raise ParameterError("run the parameters cell (the first code cell) before this one")
     return declared, given
-
-
-def _shell() -> Any:
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        raise ParameterError("this belongs in a notebook: there is no IPython kernel here")
-    return shell
 
 
 def _is_declarative(source: str) -> bool:
@@ -211,21 +194,9 @@ def _is_declarative(source: str) -> bool:
     return bool(body) and all(isinstance(node, ast.AnnAssign) for node in body)
 
 
-def _assignments(source: str) -> dict[str, Any]:
-    """`name = literal` lines of a cell that papermill wrote (it renders nan and inf as calls of float)."""
-    values: dict[str, Any] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                values[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError as error:
-                raise ParameterError(f"parameter {node.targets[0].id!r} is not a literal") from error
-    return values
-
-
-def project_root(start: Path | None = None) -> Path:
-    """The nearest folder upwards that holds this project (``pyproject.toml`` beside ``notebooks``), else ``start``."""
-    start = (start or Path.cwd()).resolve()
+def project_root() -> Path:
+    """The nearest folder upwards that holds this project (``pyproject.toml`` beside ``notebooks``), else this one."""
+    start = Path.cwd()
     for folder in (start, *start.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder
@@ -251,7 +222,9 @@ def begin(paper: str | None = None) -> dict[str, Any]:
         ParameterError: as :func:`resolve`; the profile has a parameter that this notebook does not; or this is none.
         ValueError: there is no such profile, or it has nothing for this notebook.
     """
-    variables = _shell().user_ns
+    from IPython import get_ipython
+
+    variables = get_ipython().user_ns
     declared, given = executed_parameters(variables["In"][:-1])
     parameters = resolve(declared, given)
     os.chdir(project_root())
@@ -295,14 +268,13 @@ def with_preset(
     return filled
 
 
-def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool | None = None) -> None:
+def run(template: Path, output: Path, given: Mapping[str, Any]) -> None:
     """Check the parameters, then execute the notebook with papermill in the project root.
 
     Args:
         template: the notebook; it is never written to.
         output: the executed copy; after a failure it holds the partial notebook with the traceback.
         given: parameter values by name.
-        progress: draw a bar (default: if stderr is a terminal); the notebook's own log lines are shown in any case.
 
     Raises:
         ParameterError: before anything starts.
@@ -316,7 +288,6 @@ def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool |
 
     # papermill reports each cell at INFO; what the notebook itself logs reaches us through stream outputs.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("papermill").setLevel(logging.WARNING if progress else logging.INFO)
     logging.getLogger("papermill.translators").setLevel(logging.ERROR)
     output.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
@@ -325,7 +296,7 @@ def run(template: Path, output: Path, given: Mapping[str, Any], progress: bool |
         parameters={name: value for name, value in values.items() if name in given},
         kernel_name="python3",
         cwd=str(project_root()),
-        progress_bar=sys.stderr.isatty() if progress is None else progress,
+        progress_bar=sys.stderr.isatty(),
         stdout_file=sys.stdout,
         stderr_file=sys.stderr,
         request_save_on_cell_execute=True,

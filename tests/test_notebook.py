@@ -29,11 +29,10 @@ encoders: dict[str, str] = {"text": "a/b#c"}  # path by modality
 """
 
 
-def test_declarations_keep_defaults_types_and_help():
+def test_declarations_keep_defaults_and_types():
     declared = declarations(CELL)
     assert list(declared) == ["corpus", "seeds", "rate", "limit", "encoders"]
     assert declared["encoders"].default == {"text": "a/b#c"}
-    assert declared["encoders"].help == "path by modality"
     assert declared["limit"].annotation == "int | None"
 
 
@@ -49,7 +48,7 @@ def test_resolve_fills_in_defaults_and_takes_a_whole_number_for_a_float():
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
-    with pytest.raises(ParameterError, match="unknown parameter 'sede': did you mean 'seeds'"):
+    with pytest.raises(ParameterError, match=r"unknown parameter 'sede': .* Did you mean 'seeds'"):
         resolve(declarations(CELL), {"sede": [1]})
 
 
@@ -133,7 +132,7 @@ def test_a_preset_fills_what_is_none_and_lies_under_dictionaries():
 @pytest.mark.parametrize(
     ("preset", "message"),
     [
-        ({"sedes": [0]}, r"preset 'p': unknown parameter 'sedes': did you mean 'seeds'"),
+        ({"sedes": [0]}, r"preset 'p': unknown parameter 'sedes': .* Did you mean 'seeds'"),
         ({"seeds": "0"}, r"'seeds' of preset 'p' must be list\[int\] | None, not '0'"),
         ({"seeds": [0, 0]}, "seeds must be one or more different numbers"),
         ({"cache": "elsewhere"}, "'cache' of preset 'p' would be ignored: declare it with default None"),
@@ -194,7 +193,7 @@ def resolved(cells):
 
 def test_the_cell_that_papermill_injects_overrides_and_is_checked():
     assert resolved([CELL, "# Parameters\nseeds = [5]\n"])["seeds"] == [5]
-    with pytest.raises(ParameterError, match="did you mean 'corpus'"):
+    with pytest.raises(ParameterError, match="Did you mean 'corpus'"):
         resolved([CELL, "# Parameters\ncorpsu = 'x'\n"])
     with pytest.raises(ParameterError, match="must be list"):
         resolved([CELL, "# Parameters\nseeds = 5\n"])
@@ -224,13 +223,13 @@ def template(tmp_path: Path) -> Path:
 
 
 def test_our_command_stops_before_a_kernel_starts(template: Path, tmp_path: Path):
-    with pytest.raises(ParameterError, match="did you mean 'seeds'"):
+    with pytest.raises(ParameterError, match="Did you mean 'seeds'"):
         run(template, tmp_path / "out.ipynb", {"seed": [1]})
     assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_our_command_runs_the_notebook(template: Path, tmp_path: Path):
-    run(template, tmp_path / "out.ipynb", {"seeds": [3]}, progress=False)
+    run(template, tmp_path / "out.ipynb", {"seeds": [3]})
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert "ran with [3]" in cells[-1].outputs[0].text
 
@@ -243,7 +242,7 @@ def test_a_preset_reaches_the_variables_of_a_running_notebook(template: Path, tm
     notebook.cells[1].source = "from msakit.notebook import begin\nparameters = begin(paper='kim2022')"
     notebook.cells[2].source = "print('ran with', seeds, settings)"
     nbformat.write(notebook, template)
-    run(template, tmp_path / "out.ipynb", {"preset": str(profile), "settings": {"beta": 2.0}}, progress=False)
+    run(template, tmp_path / "out.ipynb", {"preset": str(profile), "settings": {"beta": 2.0}})
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert "ran with [3] {'epochs': 4, 'beta': 2.0}" in cells[-1].outputs[0].text
     with pytest.raises(ValueError, match="no profile 'mimi'"):
@@ -255,7 +254,7 @@ def test_bare_papermill_stops_too_and_names_the_nearest(template: Path, tmp_path
     command = [sys.executable, "-m", "papermill", str(template), str(tmp_path / "out.ipynb"), "--no-progress-bar"]
     done = subprocess.run([*command, "-p", "sede", "3"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode != 0
-    assert "did you mean 'seeds'" in done.stderr
+    assert "Did you mean 'seeds'" in done.stderr
     done = subprocess.run([*command, "-p", "seeds", "3"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode != 0
     assert "must be list[int], not 3" in done.stderr
