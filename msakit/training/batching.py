@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from msakit.models.layers.packed import Packed, layout_of, split_packed
@@ -47,27 +47,27 @@ def batch_order(
     return batches
 
 
-class _Batches:
-    """What the three kinds share: labels, order, and the dense arrays whose rows are served as they are."""
+class TensorBatches:
+    """Rows of plain arrays: images, pooled features, stored vectors of frozen encoders.  The other kinds add to it."""
+
+    sizes: Tensor | None = None  # of rows that are to be batched by similar size
 
     def __init__(
         self,
+        arrays: Mapping[str, np.ndarray],
         label: Labels,
         batch_size: int,
-        dense: Mapping[str, np.ndarray],
-        generator: torch.Generator | None,
-        drop_last: bool,
+        *,
+        generator: torch.Generator | None = None,
+        drop_last: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         array = np.asarray(label)
         # Class indices stay whole numbers; anything else is a regression target.
         self.label = torch.from_numpy(array.astype(np.int64 if array.dtype.kind in "iub" else np.float32))
         self.batch_size, self.generator, self.drop_last = batch_size, generator, drop_last
-        self.dense = {name: _tensor(values) for name, values in dense.items()}
-        for name, values in self.dense.items():
+        self.arrays = {name: _tensor(values) for name, values in arrays.items()}
+        for name, values in self.arrays.items():
             _check_rows(name, len(values), len(self.label))
-        self.sizes: Tensor | None = None
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.label), self.batch_size)
@@ -87,25 +87,10 @@ class _Batches:
             self.generator.set_state(state["generator"])
 
     def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
-        return {name: _float32(values[rows]) for name, values in self.dense.items()}
+        return {name: values[rows].float() for name, values in self.arrays.items()}
 
 
-class TensorBatches(_Batches):
-    """Rows of plain arrays: images, pooled features, cached features of frozen encoders."""
-
-    def __init__(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        label: Labels,
-        batch_size: int,
-        *,
-        generator: torch.Generator | None = None,
-        drop_last: bool = False,
-    ) -> None:
-        super().__init__(label, batch_size, arrays, generator, drop_last)
-
-
-class FeatureBatches(_Batches):
+class FeatureBatches(TensorBatches):
     """Packed frames (`msakit.models.Frames`), gathered batch by batch from arrays in memory or memory-mapped.
 
     features: for each modality a FrameSource, or (frames "*layer frames dim", lengths "segments"); half precision is
@@ -122,20 +107,18 @@ class FeatureBatches(_Batches):
         drop_last: bool = False,
         augment: SpecAugment | None = None,
     ) -> None:
-        super().__init__(label, batch_size, {}, generator, drop_last)
-        if augment is not None and generator is None:
-            raise ValueError("SpecAugment draws from the batches' generator: pass one, or leave augment out")
+        super().__init__({}, label, batch_size, generator=generator, drop_last=drop_last)
         self.augment = augment
         self.features: dict[str, _Frames] = {}
         for name, given in features.items():
-            _check_rows(name, len(given.lengths if isinstance(given, FrameSource) else given[1]), len(self.label))
-            source = given if isinstance(given, FrameSource) else _end_to_end(name, *given)
-            scale = None if source.scaling is None else (source.scaling.mean, source.scaling.deviation)
+            source = given if isinstance(given, FrameSource) else FrameSource.end_to_end(*given)
+            _check_rows(name, len(source.lengths), len(self.label))
+            scaling = source.scaling
             self.features[name] = _Frames(
                 _tensor(source.frames),
-                torch.from_numpy(np.asarray(source.starts, dtype=np.int64)),
-                torch.from_numpy(np.asarray(source.lengths, dtype=np.int64)),
-                None if scale is None else (_tensor(scale[0]), _tensor(scale[1])),
+                torch.as_tensor(source.starts, dtype=torch.long),
+                torch.as_tensor(source.lengths, dtype=torch.long),
+                None if scaling is None else (_tensor(scaling.mean), _tensor(scaling.deviation)),
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -151,13 +134,13 @@ class FeatureBatches(_Batches):
         drawn: dict[str, list[Tensor]] = {name: [] for name in self.features}
         # Batch by batch, so that the masks do not depend on how many are gathered at once.
         for size, (name, (frames, *_)) in product(sizes, self.features.items()):
-            if self.augment is not None and self.generator is not None:
+            if self.augment is not None:
                 drawn[name].append(self.augment.draw(size, frames.shape[:-2].numel(), self.generator))
         parts: dict[str, list[Packed]] = {}
         for name, (frames, starts, lengths, scale) in self.features.items():
             layout = layout_of(lengths[rows])
             wanted = starts[rows][layout.owner] + layout.position
-            values = _float32(frames.index_select(-2, wanted))
+            values = frames.index_select(-2, wanted).float()
             if scale is not None:
                 values = (values - scale[0]) / scale[1]
             packed = Packed(values, lengths[rows], layout)
@@ -175,17 +158,7 @@ class _Frames(NamedTuple):
     scale: tuple[Tensor, Tensor] | None  # mean and standard deviation
 
 
-def _end_to_end(name: str, frames: np.ndarray, lengths: np.ndarray) -> FrameSource:
-    size = np.asarray(lengths, dtype=np.int64)
-    if int(size.sum()) != frames.shape[-2]:
-        raise ValueError(
-            f"{name}: the lengths add up to {int(size.sum())}, but {frames.shape[-2]} frames were "
-            "given; take both from the same list of segments"
-        )
-    return FrameSource(frames, size.cumsum() - size, size)
-
-
-class TextBatches(_Batches):
+class TextBatches(TensorBatches):
     """Token ids with per-token and per-row companions: "input_ids", "attention_mask", and the companions by name.
 
     per_token: for each name one array "token dim" a row (audio and vision on word pieces), padded with zeros; dense:
@@ -207,7 +180,7 @@ class TextBatches(_Batches):
         generator: torch.Generator | None = None,
         drop_last: bool = False,
     ) -> None:
-        super().__init__(label, batch_size, dense or {}, generator, drop_last)
+        super().__init__(dense or {}, label, batch_size, generator=generator, drop_last=drop_last)
         _check_rows("token_ids", len(token_ids), len(self.label))
         self.token_ids = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
         self.lengths = torch.tensor([len(ids) for ids in self.token_ids])
@@ -217,17 +190,6 @@ class TextBatches(_Batches):
         }
         for name, values in self.per_token.items():
             _check_rows(name, len(values), len(self.label))
-            for row, (value, ids) in enumerate(zip(values, self.token_ids, strict=True)):
-                if len(value) != len(ids):
-                    raise ValueError(
-                        f"{name}, row {row}: {len(value)} vectors for {len(ids)} tokens; "
-                        "align words to word pieces first"
-                    )
-        if pad_to is not None and len(self.lengths) and int(self.lengths.max()) > pad_to:
-            raise ValueError(
-                f"row {int(self.lengths.argmax())} has {int(self.lengths.max())} tokens, more than "
-                f"pad_to={pad_to}; truncate when tokenizing"
-            )
         self.pad_id, self.pad_to = pad_id, pad_to
         self.sizes = self.lengths if bucket else None
 
@@ -254,10 +216,6 @@ def _tensor(values: np.ndarray) -> Tensor:
         # A read-only memory map is only ever read here.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
-
-
-def _float32(values: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return values.float() if values.dtype != torch.float32 else values
 
 
 def _check_rows(name: str, given: int, expected: int) -> None:

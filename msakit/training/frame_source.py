@@ -26,15 +26,15 @@ class FrameSource:
     lengths: Int[np.ndarray, " rows"]
     scaling: Scaling | None = None  # of each frame that is served
 
-    def __post_init__(self) -> None:
-        if len(self.starts) != len(self.lengths):
-            raise ValueError(f"{len(self.starts)} starts for {len(self.lengths)} lengths")
-        ends = self.starts + self.lengths
-        if len(ends) and (self.starts.min() < 0 or self.lengths.min() < 0 or ends.max() > self.frames.shape[-2]):
+    @classmethod
+    def end_to_end(cls, frames: np.ndarray, lengths: np.ndarray) -> "FrameSource":
+        """The frames of one row behind those of another. Raises ValueError for other frames than of these lengths."""
+        if lengths.sum() != frames.shape[-2]:
             raise ValueError(
-                f"segments lie between {self.starts.min()} and {ends.max()}, outside the {self.frames.shape[-2]} "
-                "frames; take starts and lengths from the store of these frames"
+                f"the lengths add up to {lengths.sum()}, but {frames.shape[-2]} frames were given; take both from the "
+                "same list of segments"
             )
+        return cls(frames, lengths.cumsum() - lengths, lengths)
 
     @classmethod
     def of(cls, store: FeatureStore, segment_ids: Sequence[str], layer: int | None) -> "FrameSource":

@@ -10,9 +10,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,15 +23,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msakit.training.checkpoint import SECONDS_BETWEEN, Checkpoint, next_path, trained_state
+from msakit.training.losses import Loss
 from msakit.training.schedules import PerBatch
 
 log = logging.getLogger(__name__)
 
 Batches = Iterable[dict[str, Any]]
-Loss = Callable[[dict[str, Tensor], dict[str, Any]], Tensor]
-
-# What a checkpoint notes of the loop itself.
-_NOTES = ("history", "best_epoch", "best_state", "waited", "seconds")
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,11 @@ class Fit:
 
     best_epoch: int  # counted from 1
     history: list[dict[str, float]]  # one row an epoch: epoch, train_loss, valid_loss, lr, seconds, and of on_epoch
-    seconds: float  # wall clock of all epochs
-    best: dict[str, float] = field(default_factory=dict)  # the row of history that was selected
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of history that was selected."""
+        return self.history[self.best_epoch - 1]
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,7 @@ class Averaging:
     """
 
     decay: float
-    role: str = "evaluated"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay <= 1 or self.role not in ("evaluated", "teacher"):
-            raise ValueError(f"averaging wants a decay from 0 to 1 and the role 'evaluated' or 'teacher', not {self}")
+    role: Literal["evaluated", "teacher"] = "evaluated"
 
 
 def set_seed(seed: int) -> torch.Generator:
@@ -78,7 +74,7 @@ def fit(
     epochs: int,
     scheduler: Any = None,
     patience: int | None = None,
-    ties: str = "first",
+    ties: Literal["first", "last"] = "first",
     averaging: Averaging | None = None,
     on_epoch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
     accelerator: Accelerator | None = None,
@@ -96,10 +92,9 @@ def fit(
     the loss is a mean over samples.  Nothing is left out at the end of an epoch.  Every process needs batches and a
     model built with the same seed, and runs all of validation; the main process's numbers count.
 
-    Raises ValueError for unknown options or a checkpoint of another fit, FloatingPointError once a loss is not finite.
+    Raises ValueError without any batch, or for a checkpoint of another fit; FloatingPointError once a loss is not
+    finite.
     """
-    if ties not in ("first", "last"):
-        raise ValueError(f"ties is {ties!r}; choose from ('first', 'last')")
     accelerator = accelerator or Accelerator()
     scheduler, by_batch = (scheduler.scheduler, True) if isinstance(scheduler, PerBatch) else (scheduler, False)
     averaged = teacher = None
@@ -118,19 +113,18 @@ def fit(
     parts |= {"scaler": accelerator.scaler, "train": train_batches, "valid": valid_batches}
     parts |= {"loss": loss, "on_epoch": on_epoch}
     checkpoint = Checkpoint(path, parts, accelerator) if path is not None else None
-    history: list[dict[str, float]] = []
-    best_epoch, best_state, waited, seconds = 0, dict[str, Tensor](), 0, 0.0
     notes = checkpoint.load() if checkpoint is not None else None
-    if notes is not None:
-        history, best_epoch, best_state, waited, seconds = (notes[each] for each in _NOTES)
+    history, best_state = (notes["history"], notes["best_state"]) if notes is not None else ([], {})
     reported = time.perf_counter()
     for epoch in range(len(history) + 1, epochs + 1):
-        if patience is not None and waited >= patience:
+        if patience is not None and history and len(history) - _best_epochs(history)[0] >= patience:
             break
         began, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
         model.train()
         total, count = torch.zeros((), device=accelerator.device), 0
-        for group in _groups(train_batches, accelerator):
+        source = iter(train_batches)
+        # The batches of one step of the optimizer, over all processes; the last group may have fewer.
+        while group := list(islice(source, _batches_of_step(accelerator))):
             samples = sum(len(batch["label"]) for batch in group)
             optimizer.zero_grad()
             for batch, counts, last in _share(group, accelerator):
@@ -166,16 +160,14 @@ def fit(
         if on_epoch is not None:
             row |= {each: float(number) for each, number in on_epoch(evaluated, epoch).items()}
         history.append(row)
-        lowest = history[best_epoch - 1]["valid_loss"] if best_epoch else math.inf
-        if valid < lowest or (valid == lowest and ties == "last"):
-            best_epoch = epoch
+        best = _best_epochs(history)
+        if epoch == best[0 if ties == "first" else -1]:
             best_state = {name: each.clone() for name, each in trained_state(evaluated).items()}
-        waited = 0 if valid < lowest else waited + 1
-        seconds += time.perf_counter() - began
         if broadcast_object_list([time.perf_counter() - reported > SECONDS_BETWEEN])[0]:
-            log.info("epoch %d of %d: validation loss %.4f, best %.4f", epoch, epochs, valid, min(valid, lowest))
+            lowest = history[best[0] - 1]["valid_loss"]
+            log.info("epoch %d of %d: validation loss %.4f, best %.4f", epoch, epochs, valid, lowest)
             if checkpoint is not None:
-                checkpoint.save(dict(zip(_NOTES, (history, best_epoch, best_state, waited, seconds), strict=True)))
+                checkpoint.save({"history": history, "best_state": best_state})
             reported = time.perf_counter()
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     # accelerate prepares a model once: without this, training it again would silently be in single precision.
@@ -184,9 +176,15 @@ def fit(
     bare.eval()
     if checkpoint is not None:
         checkpoint.remove()
-    best = history[best_epoch - 1]
-    log.info("best epoch %d of %d: validation loss %.4f", best_epoch, len(history), best["valid_loss"])
-    return Fit(best_epoch, history, seconds, best)
+    done = Fit(_best_epochs(history)[0 if ties == "first" else -1], history)
+    log.info("best epoch %d of %d: validation loss %.4f", done.best_epoch, len(history), done.best["valid_loss"])
+    return done
+
+
+def _best_epochs(history: list[dict[str, float]]) -> list[int]:
+    """The epochs of lowest validation loss, counted from 1."""
+    lowest = min(row["valid_loss"] for row in history)
+    return [epoch for epoch, row in enumerate(history, 1) if row["valid_loss"] == lowest]
 
 
 @torch.no_grad()
@@ -245,13 +243,6 @@ def steps_of_epoch(batches: Sized, accelerator: Accelerator | None = None) -> in
 
 def _batches_of_step(accelerator: Accelerator) -> int:
     return accelerator.num_processes * accelerator.gradient_accumulation_steps
-
-
-def _groups(batches: Batches, accelerator: Accelerator) -> Iterator[list[dict[str, Any]]]:
-    """The batches of one step of the optimizer, over all processes; the last group may have fewer."""
-    source = iter(batches)
-    while group := list(islice(source, _batches_of_step(accelerator))):
-        yield group
 
 
 def _share(group: list[dict[str, Any]], accelerator: Accelerator) -> Iterator[tuple[dict[str, Any], bool, bool]]:

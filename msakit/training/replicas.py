@@ -20,12 +20,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 
 from msakit.models.layers.dropout import Dropout, dropout_mask
@@ -64,7 +67,7 @@ def fit_replicas(
     optimizer: Callable[[Iterable[Tensor]], Optimizer],
     epochs: int,
     scheduler: Callable[[Optimizer], Any] | None = None,
-    ties: str = "first",
+    ties: Literal["first", "last"] = "first",
     device: torch.device | str = "cpu",
 ) -> list[list[Fit]]:
     """Train all replicas; each model is left with the weights of its own best epoch by validation loss, in eval mode.
@@ -80,19 +83,16 @@ def fit_replicas(
         By seed and layer. Seconds are of all replicas together.
 
     Raises:
-        ValueError: models that differ in shape or cannot be stacked, or batches that do not fit them.
+        ValueError: models that cannot be stacked, or no training batch.
         FloatingPointError: a replica's loss is not finite.
     """
-    if ties not in ("first", "last"):
-        raise ValueError(f"ties is {ties!r}; choose from ('first', 'last')")
-    modality = _checked(seeds, train, valid)
-    dim = train[0].features[modality].frames.shape[-1]
-    stacked = _Stacked(seeds, modality, dim, loss, torch.device(device))
+    ((modality, features),) = train[0].features.items()
+    stacked = _Stacked(seeds, modality, features.frames.shape[-1], loss, torch.device(device))
     adam = optimizer(stacked.parameters.values())
     schedule = scheduler(adam) if scheduler is not None else None
     best = {name: value.detach().clone() for name, value in stacked.parameters.items()}
     lowest = torch.full((len(seeds), len(seeds[0].models)), math.inf)
-    histories: list[list[list[dict[str, float]]]] = [[[] for _ in each.models] for each in seeds]
+    history: list[tuple[float, Tensor, Tensor, float, float]] = []
     chosen = torch.zeros(lowest.shape, dtype=torch.long)
     for epoch in range(1, epochs + 1):
         began, rate = time.perf_counter(), adam.param_groups[0]["lr"]
@@ -107,18 +107,19 @@ def fit_replicas(
         for name, value in stacked.parameters.items():
             mask = better.to(value.device).view(*better.shape, *[1] * (value.dim() - 2))
             best[name] = torch.where(mask, value.detach(), best[name])
-        seconds = time.perf_counter() - began
-        for s, rows in enumerate(histories):
-            for k, row in enumerate(rows):
-                losses = {"train_loss": float(trained[s, k]), "valid_loss": float(validated[s, k])}
-                row.append({"epoch": float(epoch), **losses, "lr": rate, "seconds": seconds})
-    return [
-        [
-            _finish(model, {name: value[s, k] for name, value in best.items()}, int(chosen[s, k]), histories[s][k])
-            for k, model in enumerate(each.models)
-        ]
-        for s, each in enumerate(seeds)
-    ]
+        history.append((float(epoch), trained, validated, rate, time.perf_counter() - began))
+    fits: list[list[Fit]] = []
+    for s, each in enumerate(seeds):
+        fits.append([])
+        for k, model in enumerate(each.models):
+            model.load_state_dict({name: value[s, k] for name, value in best.items()}, strict=False)
+            model.eval()
+            rows = [
+                {"epoch": e, "train_loss": float(t[s, k]), "valid_loss": float(v[s, k]), "lr": rate, "seconds": seconds}
+                for e, t, v, rate, seconds in history
+            ]
+            fits[-1].append(Fit(int(chosen[s, k]), rows))
+    return fits
 
 
 class _Stacked:
@@ -127,11 +128,10 @@ class _Stacked:
     def __init__(self, seeds: Sequence[Seed], modality: str, dim: int, loss: Loss, device: torch.device) -> None:
         self.seeds, self.modality, self.loss, self.device = seeds, modality, loss, device
         self.model = copy.deepcopy(seeds[0].models[0]).to(device)
+        flat, _ = stack_module_state([model for seed in seeds for model in seed.models])
         self.parameters = {
-            name: torch.stack([torch.stack([model.get_parameter(name).detach() for model in s.models]) for s in seeds])
-            .to(device)
-            .requires_grad_()
-            for name, _ in self.model.named_parameters()
+            name: value.detach().unflatten(0, (len(seeds), -1)).to(device).requires_grad_()
+            for name, value in flat.items()
         }
         # Those that draw, in the order in which they do.
         self.dropouts = _dropouts(self.model, modality, dim, device)
@@ -165,8 +165,6 @@ class _Stacked:
             given = {name: value.to(self.device) for name, value in given.items()}
             total = total + self._losses(given, {}, packed.layout.longest, over_seeds=None) * rows
             count += rows
-        if not count:
-            raise ValueError("no validation batch: an epoch can only be chosen on a validation split that is not empty")
         return (total / count).cpu()
 
     def _losses(
@@ -189,63 +187,51 @@ class _Stacked:
     def _together(self, batches: Sequence[dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
         """The seeds' batches stacked, their dropout masks by the model's names, and the slots of a segment."""
         packed: list[Packed] = [batch[self.modality] for batch in batches]
-        layouts = [each.layout for each in packed if each.layout is not None]
+        layouts = [each.layout or layout_of(each.lengths) for each in packed]
         # One more slot than the longest segment has: there lie the frames that belong to no segment.
         longest = max(layout.longest for layout in layouts) + 1
         frames = max(each.frames.shape[-2] for each in packed)
         stacked = {
-            "frames": torch.stack([_fill(each.frames, frames, -2) for each in packed]),
+            "frames": torch.stack([pad(each.frames, (0, 0, 0, frames - each.frames.shape[-2])) for each in packed]),
             "lengths": torch.stack([each.lengths for each in packed]),
-            "owner": torch.stack([_fill(layout.owner, frames, -1) for layout in layouts]),
-            "position": torch.stack([_fill(layout.position, frames, -1, longest - 1) for layout in layouts]),
+            "owner": pad_sequence([layout.owner for layout in layouts], batch_first=True),
+            "position": pad_sequence([layout.position for layout in layouts], True, longest - 1),
             "label": torch.stack([batch["label"] for batch in batches]),
         }
-        masks: dict[str, list[Tensor]] = {name: [] for name in self.dropouts}
-        for seed, each in zip(self.seeds, packed, strict=True):
-            for name, dropout in self.dropouts.items():
-                rows = each.frames.shape[-2] if dropout.on_frames else len(each.lengths)
-                shape = torch.Size((rows, *dropout.units))
-                masks[name].append(dropout_mask(shape, dropout.p, self.device, seed.dropout))
-        widest = {name: max(map(len, drawn)) for name, drawn in masks.items()}
-        given = {f"{name}.mask": torch.stack([_fill(m, widest[name], 0) for m in masks[name]]) for name in widest}
-        return {name: value.to(self.device) for name, value in stacked.items()}, given, longest
+        masks = {}
+        for name, (on_frames, units, p) in self.dropouts.items():
+            drawn = []
+            for seed, each in zip(self.seeds, packed, strict=True):
+                rows = each.frames.shape[-2] if on_frames else len(each.lengths)
+                drawn.append(dropout_mask(torch.Size((rows, *units)), p, self.device, seed.dropout))
+            masks[f"{name}.mask"] = pad_sequence(drawn, batch_first=True)
+        return {name: value.to(self.device) for name, value in stacked.items()}, masks, longest
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """What a dropout draws: one number for each of `units` of each frame, or of each segment."""
-
-    on_frames: bool
-    units: torch.Size
-    p: float
-
-
-def _dropouts(model: nn.Module, modality: str, dim: int, device: torch.device) -> dict[str, _Drawn]:
-    """What the model's dropouts draw in a training step, found out on three segments with seven frames.
+def _dropouts(
+    model: nn.Module, modality: str, dim: int, device: torch.device
+) -> dict[str, tuple[bool, list[int], float]]:
+    """By name, what a dropout draws in a training step, found out on three segments with seven frames: whether for each
+    frame or for each segment, for how many units, with which probability.
 
     Raises ValueError for a model whose replicas cannot be stacked, with the reason.
     """
-    found: dict[str, _Drawn] = {}
+    found: dict[str, tuple[bool, list[int], float]] = {}
     lengths = torch.tensor([2, 3, 2], device=device)
 
-    def watch(name: str, dropout: Dropout) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            rows, *units = given[0].shape
-            if name in found or rows not in (3, 7):
-                raise ValueError(f"its dropout {name} acts on {[rows, *units]}, or twice: once, on frames or segments")
-            found[name] = _Drawn(rows == 7, torch.Size(units), dropout.p)
+    def note(name: str, dropout: Dropout, given: tuple[Tensor, ...]) -> None:
+        rows, *units = given[0].shape
+        if name in found or rows not in (3, 7):
+            raise ValueError(f"its dropout {name} acts on {[rows, *units]}, or twice: once, on frames or segments")
+        found[name] = rows == 7, units, dropout.p
 
-        return note
-
-    other = [name for name, part in model.named_modules() if isinstance(part, nn.modules.dropout._DropoutNd) and part.p]
+    parts = list(model.named_modules())
+    other = [name for name, part in parts if isinstance(part, nn.modules.dropout._DropoutNd) and part.p]
     try:
         if other or next(model.buffers(), None) is not None:
             raise ValueError("it has " + (f"torch's dropout {other[0]}" if other else "running statistics"))
-        handles = [
-            part.register_forward_pre_hook(watch(name, part))
-            for name, part in model.named_modules()
-            if isinstance(part, Dropout) and part.p
-        ]
+        watched = [(name, part) for name, part in parts if isinstance(part, Dropout) and part.p]
+        handles = [part.register_forward_pre_hook(partial(note, name)) for name, part in watched]
         with torch.random.fork_rng(), torch.no_grad():
             frames = torch.zeros(7, dim, device=device)
             model.train()({modality: Packed(frames, lengths, layout_of(lengths))})
@@ -267,36 +253,3 @@ class _GivenDropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return values * self.mask if self.training else values
-
-
-def _fill(values: Tensor, size: int, axis: int, value: int = 0) -> Tensor:
-    """The values, continued along an axis to a size."""
-    shape = list(values.shape)
-    shape[axis] = size - shape[axis]
-    return torch.cat([values, values.new_full(shape, value)], axis)
-
-
-def _finish(model: Any, best: dict[str, Tensor], epoch: int, history: list[dict[str, float]]) -> Fit:
-    model.load_state_dict(best, strict=False)
-    model.eval()
-    return Fit(epoch, history, sum(row["seconds"] for row in history), history[epoch - 1])
-
-
-def _checked(seeds: Sequence[Seed], train: Sequence[FeatureBatches], valid: FeatureBatches) -> str:
-    """The modality of all replicas; ValueError where they do not fit together."""
-    if len(seeds) != len(train) or not seeds:
-        raise ValueError(f"{len(train)} training batches for {len(seeds)} seeds; give one for each")
-    models = [model for seed in seeds for model in seed.models]
-    shapes = {tuple((name, value.shape) for name, value in model.named_parameters()) for model in models}
-    modality, *more = models[0].modalities
-    if len(shapes) > 1 or more:
-        raise ValueError("replicas are models of one modality and of equal sizes")
-    for batches in (*train, valid):
-        frames = batches.features[modality].frames if modality in batches.features else None
-        if frames is None or frames.dim() != 3 or any(len(seed.models) != len(frames) for seed in seeds):
-            raise ValueError(f"replicas need frames of {modality} as [layer, frames, dim], with a model for each layer")
-        if batches.augment is not None and batches.augment.layers_apart:
-            raise ValueError("replicas draw masks as single layers do: pass SpecAugment(layers_apart=False)")
-    if len({len(batches) for batches in train}) > 1 or any(not batches.drop_last for batches in train):
-        raise ValueError("the seeds' training batches must be equally many and drop the last incomplete one")
-    return modality

@@ -27,21 +27,12 @@ class Scaling:
 
         chunks: gone through twice, so a list, or an object that reads them anew each time.  skip_zeros: rows of zeros
         have no part in the statistics either.  Without any row nothing is changed.
-
-        Raises ValueError without any chunk.
         """
 
         def rows() -> Iterable[np.ndarray]:
             return (chunk[chunk.any(1)] if skip_zeros else chunk for chunk in chunks)
 
-        count = sum(map(len, rows()))
-        first = next(iter(rows()), None)
-        if first is None:
-            raise ValueError("there is no frame to take the mean and the deviation from")
-        if not count:
-            return cls(
-                np.zeros_like(first, shape=first.shape[1]), np.ones_like(first, shape=first.shape[1]), skip_zeros
-            )
+        count = max(1, sum(map(len, rows())))
         mean = sum(chunk.sum(0) for chunk in rows()) / count
         deviation = np.sqrt(sum(np.square(chunk - mean).sum(0) for chunk in rows()) / count)
         return cls(mean, np.where(deviation > 0, deviation, 1), skip_zeros)

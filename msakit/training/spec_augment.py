@@ -20,7 +20,7 @@ from msakit.models.layers.packed import Packed, layout_of
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Settings; call it with packed features on the CPU and the run's generator."""
+    """Settings; `draw` from the run's generator, `mask` packed features on the CPU."""
 
     feature_masks: int = 10
     feature_width: float = 0.02  # r of the dimensions
@@ -28,21 +28,15 @@ class SpecAugment:
     time_width: float = 0.20  # r of the segment's frames
     layers_apart: bool = True  # each hidden layer draws its own masks; False: all are masked alike
 
-    def __post_init__(self) -> None:
-        if not (0 <= self.feature_width <= 1 and 0 <= self.time_width <= 1):
-            raise ValueError(f"widths are fractions from 0 to 1, not {self.feature_width} and {self.time_width}")
-
-    def __call__(self, packed: Packed, generator: torch.Generator) -> Packed:
-        """The same frames with masks; frames without any mask are unchanged."""
-        return self.mask(packed, self.draw(len(packed.lengths), packed.frames.shape[:-2].numel(), generator))
-
-    def draw(self, segments: int, layers: int, generator: torch.Generator) -> Float[Tensor, "two layer segment mask"]:
+    def draw(
+        self, segments: int, layers: int, generator: torch.Generator | None
+    ) -> Float[Tensor, "two layer segment mask"]:
         """All the randomness that masks of so many segments and layers need: for widths and for starts, in [0, 1)."""
         masks = self.feature_masks + self.time_masks
         return torch.rand(2, layers if self.layers_apart else 1, segments, masks, generator=generator)
 
     def mask(self, packed: Packed, drawn: Float[Tensor, "two layer segment mask"]) -> Packed:
-        """The frames with the masks that were drawn."""
+        """The frames with the masks that were drawn; those without any mask are unchanged."""
         shape, lengths = packed.frames.shape, packed.lengths
         owner, position, _ = layout = packed.layout or layout_of(lengths)
         frames = packed.frames.reshape(-1, *shape[-2:])
@@ -50,7 +44,13 @@ class SpecAugment:
         sums = frames.new_zeros(layers, batch).index_add_(1, owner, frames.mean(-1))
         mean = (sums / lengths.clamp(min=1))[:, owner, None]
 
-        start, end = self._edges(lengths, dim, drawn)
+        # First and one-past-last position of each mask, those of features first.
+        fractions = [self.feature_width] * self.feature_masks + [self.time_width] * self.time_masks
+        sizes = lengths[:, None].repeat(1, len(fractions))
+        sizes[:, : self.feature_masks] = dim
+        widths = (drawn[0] * (sizes * torch.tensor(fractions)).floor()).long()
+        start = (drawn[1] * (sizes - widths)).long()
+        end = start + widths
         features, times = slice(self.feature_masks), slice(self.feature_masks, None)
         shown = _outside(start[..., features], end[..., features], dim)
         # A last row that shows nothing serves the hidden steps of time.
@@ -60,18 +60,6 @@ class SpecAugment:
         row = torch.where(silent, batch, owner) + torch.arange(len(shown))[:, None] * (batch + 1)
         keep = shown.flatten(0, 1).index_select(0, row.flatten()).view(len(shown), -1, dim)
         return Packed(torch.lerp(mean, frames, keep).view(shape), lengths, layout)
-
-    def _edges(
-        self, lengths: Int[Tensor, " batch"], dim: int, drawn: Float[Tensor, "two layer batch mask"]
-    ) -> tuple[Int[Tensor, "layer batch mask"], Int[Tensor, "layer batch mask"]]:
-        """First and one-past-last position of each mask, those of features first."""
-        sizes = lengths[:, None].repeat(1, self.feature_masks + self.time_masks)
-        sizes[:, : self.feature_masks] = dim
-        fractions = [self.feature_width] * self.feature_masks + [self.time_width] * self.time_masks
-        limits = (sizes * torch.tensor(fractions)).floor()
-        widths = (drawn[0] * limits).long()
-        start = (drawn[1] * (sizes - widths)).long()
-        return start, start + widths
 
 
 def _outside(

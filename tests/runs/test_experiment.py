@@ -54,7 +54,7 @@ def call(tmp_path, corpora):
         def train(case):
             trained.append((case.name, case.seed, None if case.fold is None else case.fold.index))
             rate = experiment.settings_of(case.arm).learning_rate
-            fit = Fit(1, [{"epoch": 1.0, "valid_loss": rate, "seconds": 0.5}], 0.5, {"valid_loss": rate})
+            fit = Fit(1, [{"epoch": 1.0, "valid_loss": rate, "seconds": 0.5}])
             tables = []
             for split in ("test",) if case.arm.protocol.leaks else ("valid", "test"):
                 count = len(case.rows[split])

@@ -41,7 +41,7 @@ def run(tmp_path):
             trained.append(f"{wanted.arm} {wanted.stem}")
             if outcome is not None:
                 return outcome(wanted)
-            fit = Fit(2, [dict(row) for row in HISTORY], 0.5, HISTORY[1])
+            fit = Fit(2, [dict(row) for row in HISTORY])
             return Outcome(fit, "mae", [predictions(shift)], {"parameters": np.int64(3)}, {"seconds_per_epoch": 0.25})
 
         jobs = [Job(each, None if each.same_as else lambda each=each: train(each)) for each in records]

@@ -91,8 +91,6 @@ def test_a_store_lacks_a_segment_or_a_layer(tmp_path):
         FrameSource.of(store, ["s1", "s9"], 0)
     with pytest.raises(ValueError, match="layers 0 to 1, not 2"):
         FrameSource.of(store, ["s1"], 2)
-    with pytest.raises(ValueError, match="outside the 20 frames"):
-        FrameSource(features()[0], np.array([18]), np.array([3]))
 
 
 def test_standardised_as_by_hand():
@@ -108,8 +106,6 @@ def test_standardised_as_by_hand():
     assert recorded(rows).dtype == np.float32
     nothing = Scaling.of_frames([np.zeros((2, 3), np.float32)], skip_zeros=True)
     assert np.array_equal(nothing(rows), rows)
-    with pytest.raises(ValueError, match="no frame"):
-        Scaling.of_frames([])
 
 
 def test_standardised_by_other_rows_as_by_hand(monkeypatch):
@@ -180,18 +176,10 @@ def test_text_is_padded_to_the_longest_of_the_batch():
 
 def test_mismatches_are_refused():
     frames, lengths = features()
-    with pytest.raises(ValueError, match="text has 6 rows, the labels 7"):
-        FeatureBatches({"text": (frames, lengths[:6])}, LABELS, 2)
-    with pytest.raises(ValueError, match="audio: the lengths add up to 20, but 19 frames"):
+    with pytest.raises(ValueError, match="text has 7 rows, the labels 6"):
+        FeatureBatches({"text": (frames, lengths)}, LABELS[:6], 2)
+    with pytest.raises(ValueError, match="the lengths add up to 20, but 19 frames"):
         FeatureBatches({"audio": (frames[1:], lengths)}, LABELS, 2)
-    with pytest.raises(ValueError, match="row 1: 2 vectors for 3 tokens"):
-        TextBatches([[1], [1, 2, 3]], [0, 1], 2, per_token={"audio": [np.ones((1, 2)), np.ones((2, 2))]})
-    with pytest.raises(ValueError, match="more than pad_to=2"):
-        TextBatches([[1], [1, 2, 3]], [0, 1], 2, pad_to=2)
-    with pytest.raises(ValueError, match="pass one"):
-        FeatureBatches({"text": (frames, lengths)}, LABELS, 2, augment=SpecAugment())
-    with pytest.raises(ValueError, match="batch_size"):
-        TensorBatches({}, LABELS, 0)
 
 
 def test_the_order_goes_on_from_a_state():

@@ -220,8 +220,3 @@ def test_mistakes_are_refused():
         train(Line(), batches=iter([]))
     with pytest.raises(ValueError, match="no validation batch"):
         train(Line(), valid=iter([]))
-    with pytest.raises(ValueError, match="ties"):
-        train(Line(), ties="middle")
-    for wrong in ({"decay": 1.5}, {"decay": 0.9, "role": "student"}):
-        with pytest.raises(ValueError, match="averaging wants a decay from 0 to 1 and the role"):
-            Averaging(**wrong)

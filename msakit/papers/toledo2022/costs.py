@@ -23,8 +23,9 @@ Optimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
 def parameters(model: nn.Module) -> dict[str, int]:
     """Numbers in the weights: trainable_parameters, total_parameters."""
-    sizes = cost.parameters(model)
-    return {"trainable_parameters": sizes.trainable, "total_parameters": sizes.total}
+    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    trainable = sum(size for size, trained in sizes if trained)
+    return {"trainable_parameters": trainable, "total_parameters": sum(size for size, _ in sizes)}
 
 
 def measure(
@@ -47,8 +48,8 @@ def measure(
         counted["flops_per_sample"] = cost.flops_per_sample(model, batch(optimizer is None), loss)
     if optimizer is None:
         return counted, {}
-    epoch = cost.epoch(model, batches, loss=loss, optimizer=optimizer)
-    return counted, {"seconds_per_epoch": epoch.seconds, "epoch_peak_memory_mb": epoch.peak_memory_mb}
+    seconds, peak = cost.epoch(model, batches, loss=loss, optimizer=optimizer)
+    return counted, {"seconds_per_epoch": seconds, "epoch_peak_memory_mb": peak}
 
 
 def _raw(experiment: Experiment, inputs: Inputs, case: Case, size: int, generator: torch.Generator) -> dict[str, Any]:
