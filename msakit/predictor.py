@@ -60,55 +60,38 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
 class Predictor:
     """A head with the encoders, layers and scaling of its training.
-
-    Args:
-        head: the trained model.
-        inputs: modality -> what the head was built from; for every modality of the head, as are encoders.
-        encoders: modality -> what `msakit.encoders.load_encoder` takes.
-        layers: modality -> hidden layer that the head was trained on (-1 is the output, the default), a list of those
-            that it mixes, or None for all.
-        scaling: modality -> Scaling, where features were standardised.
-        identities: modality -> `encoder.config()` at the time of training; an encoder that says otherwise is refused.
-        classes: names of the classes, in the order of the head's logits; none for regression.
-        about: anything worth knowing later, as plain JSON (corpus, generated, arm, seed, label range, ...).
-        device: of the head, as torch names it.
 
     Raises:
         PredictorError: encoders for other modalities than the head's, or a head with inputs other than `Frames`.
     """
 
-    def __init__(
-        self,
-        head: Any,
-        inputs: Mapping[str, Frames],
-        encoders: Mapping[str, Any],
-        layers: Mapping[str, int | Sequence[int] | None] | None = None,
-        scaling: Mapping[str, Scaling] | None = None,
-        identities: Mapping[str, dict[str, Any]] | None = None,
-        classes: Sequence[str] = (),
-        about: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-    ):
-        other = [name for name in head.modalities if Frames not in head.INPUTS[name]]
+    head: Any  # the trained model
+    # For each modality of the head: what it was built from; what `msakit.encoders.load_encoder` takes; the hidden layer
+    # that it was trained on (-1 is the output), a list of those that it mixes, or None for all.
+    inputs: dict[str, Frames]
+    encoders: dict[str, Any]
+    layers: dict[str, int | Sequence[int] | None]
+    scaling: dict[str, Scaling] = field(default_factory=dict)  # where features were standardised
+    # `encoder.config()` at the time of training; an encoder that says otherwise is refused.
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classes: Sequence[str] = ()  # their names, in the order of the head's logits; none for regression
+    about: Mapping[str, Any] = field(default_factory=dict)  # plain JSON: corpus, generated, arm, seed, …
+
+    def __post_init__(self) -> None:
+        other = [name for name in self.head.modalities if Frames not in self.head.INPUTS[name]]
         if other:
-            kinds = " or ".join(kind.__name__ for kind in head.INPUTS[other[0]])
-            raise PredictorError(f"{type(head).__name__} takes {other[0]} as {kinds}; a predictor serves Frames alone")
-        if set(encoders) != set(head.modalities) or set(inputs) != set(head.modalities):
+            kinds = " or ".join(kind.__name__ for kind in self.head.INPUTS[other[0]])
+            name = type(self.head).__name__
+            raise PredictorError(f"{name} takes {other[0]} as {kinds}; a predictor serves Frames alone")
+        if set(self.encoders) != set(self.head.modalities):
             raise PredictorError(
-                f"the head uses {', '.join(head.modalities)}, but encoders are given for "
-                f"{', '.join(encoders) or 'none'}: give one for each"
+                f"the head uses {', '.join(self.head.modalities)}, but encoders are given for "
+                f"{', '.join(self.encoders) or 'none'}: give one for each"
             )
-        self.head = head.to(device).eval()
-        self.inputs = {name: inputs[name] for name in head.modalities}
-        self.encoders = {name: encoders[name] for name in head.modalities}
-        self.layers = {name: (layers or {}).get(name, -1) for name in head.modalities}
-        self.scaling = dict(scaling or {})
-        self.identities = dict(identities or {})
-        self.classes = list(classes)
-        self.about = dict(about or {})
-        self.device = device
+        self.head = self.head.cpu().eval()
         self._loaded: dict[str, Any] = {}
 
     @classmethod
@@ -117,21 +100,18 @@ class Predictor:
         head: Any,
         stores: Mapping[str, FeatureStore],
         layers: Mapping[str, int | Sequence[int] | None],
-        scaling: Mapping[str, Scaling] | None = None,
-        classes: Sequence[str] = (),
-        about: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> "Predictor":
-        """With the encoders that filled the feature stores the head was trained on."""
+        """With the encoders that filled the feature stores the head was trained on; more: scaling, classes, about."""
         inputs = {}
-        for name, store in stores.items():
-            if not store.config.get("spec"):
-                raise PredictorError(f"{store.folder} does not say how its {name} encoder was made: extract it again")
-            layer = layers.get(name, -1)
+        for name in head.modalities:
+            store, layer = stores[name], layers[name]
             mixed = store.n_layers if layer is None else None if isinstance(layer, int) else len(layer)
             inputs[name] = Frames(store.dim, mixed)
-        specs = {name: store.config["spec"] for name, store in stores.items()}
+        specs = {name: stores[name].config["spec"] for name in head.modalities}
         identities = {name: store.config["encoder"] for name, store in stores.items()}
-        return cls(head, inputs, specs, layers, scaling, identities, classes, about)
+        layers = {name: layers[name] for name in head.modalities}
+        return cls(head, inputs, specs, layers, identities=identities, **more)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and predictor.json, the last one last: it makes the folder whole."""
@@ -147,8 +127,8 @@ class Predictor:
             "encoders": self.encoders,
             "layers": self.layers,
             "scaling": {
-                name: {"mean": scaling.mean.tolist(), "deviation": scaling.deviation.tolist()}
-                for name, scaling in self.scaling.items()
+                name: {"mean": each.mean.tolist(), "deviation": each.deviation.tolist()}
+                for name, each in self.scaling.items()
             },
             "identities": self.identities,
             "classes": self.classes,
@@ -158,12 +138,7 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        model: str | None = None,
-        encoders: Mapping[str, Any] | None = None,
-        device: str = "cpu",
+        cls, folder: str | Path, *, model: str | None = None, encoders: Mapping[str, Any] | None = None
     ) -> "Predictor":
         """From a folder of `save_pretrained`.
 
@@ -178,41 +153,28 @@ class Predictor:
         folder = Path(folder)
         try:
             content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise PredictorError(
                 f"{folder} holds no readable {FILE} ({error}): give a folder that Predictor.save_pretrained wrote"
             ) from error
-        if content.get("version") == 1:  # when there was one model, of numbers
-            mixed = config["n_layers"] or {}
-            inputs = {name: {"dim": dim, "n_layers": mixed.get(name)} for name, dim in config["dims"].items()}
-            content |= {"version": VERSION, "model": "gated", "inputs": inputs, "classes": []}
-        if content.get("version") != VERSION:
-            raise PredictorError(f"{folder / FILE} has version {content.get('version')}, not {VERSION}: train it again")
-        if model is None and content["model"] not in MODELS:
-            raise PredictorError(
-                f"{folder} holds a {content['model']}, none of this package: give its class as `model`"
-            )
+        if content.pop("version", None) != VERSION:
+            raise PredictorError(f"{folder / FILE} is not of version {VERSION}: train it again")
+        named = content.pop("model")
+        if model is None and named not in MODELS:
+            raise PredictorError(f"{folder} holds a {named}, none of this package: give its class as `model`")
         try:
             with redirect_stdout(sys.stderr):  # the hub's mixin prints that it loads
-                head = model_class(model or content["model"]).from_pretrained(str(folder), strict=True)
+                head = model_class(model or named).from_pretrained(str(folder), strict=True)
         except (RuntimeError, OSError, SafetensorError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise PredictorError(f"{folder}: the head cannot be loaded ({reason}): train it again") from error
-        return cls(
-            head,
-            {name: Frames(**each) for name, each in content["inputs"].items()},
-            content["encoders"] | dict(encoders or {}),
-            content["layers"],
-            {
-                name: Scaling(np.array(values["mean"], np.float32), np.array(values["deviation"], np.float32))
-                for name, values in content["scaling"].items()
-            },
-            content["identities"],
-            content["classes"],
-            content["about"],
-            device,
-        )
+        content["encoders"] |= encoders or {}
+        content["inputs"] = {name: Frames(**each) for name, each in content["inputs"].items()}
+        content["scaling"] = {
+            name: Scaling(np.array(each["mean"], np.float32), np.array(each["deviation"], np.float32))
+            for name, each in content["scaling"].items()
+        }
+        return cls(head, **content)
 
     @torch.inference_mode()
     def predict(
@@ -225,27 +187,28 @@ class Predictor:
         """
         given = {"text": text, "audio": audio, "vision": video}
         self._check(given)
-        row = {"text": text, "audio": audio, "video": video}
         batch: dict[str, Packed] = {}
         absent: dict[str, str] = {}
         for name in self.head.modalities:
-            batch[name] = self._without_frames(name)
+            kind = self.inputs[name]
+            frames = np.zeros((*([] if kind.n_layers is None else [kind.n_layers]), 0, kind.dim), np.float32)
             if given[name] is None and not (name == "audio" and video is not None):
                 absent[name] = f"no {COLUMNS[name]} was given"
-                continue
-            try:
-                batch[name] = self._frames(name, row)
-            except SegmentError as error:
-                if given[name] is not None:
-                    raise PredictorError(f"{name}: {error}") from error
-                absent[name] = str(error)
+            else:
+                try:
+                    frames = self._frames(name, {"text": text, "audio": audio, "video": video})
+                except SegmentError as error:
+                    if given[name] is not None:
+                        raise PredictorError(f"{name}: {error}") from error
+                    absent[name] = str(error)
+            batch[name] = Packed(torch.from_numpy(frames), torch.tensor([frames.shape[-2]]))
         if len(absent) == len(self.head.modalities):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
             raise PredictorError(f"nothing is left to score ({reasons})")
         output = self.head(batch)
         gates = dict(zip(self.head.modalities, output["gates"][0].tolist(), strict=True)) if "gates" in output else {}
         gates = {name: gate for name, gate in gates.items() if name not in absent}
-        prediction = output["prediction"].cpu().numpy()
+        prediction = output["prediction"].numpy()
         if prediction.ndim == 1:
             return Prediction(float(prediction[0]), gates, absent)
         found = probabilities(prediction)[0].tolist()
@@ -283,23 +246,13 @@ class Predictor:
             self._loaded[name] = encoder
         return self._loaded[name]
 
-    def _frames(self, name: str, row: dict[str, Any]) -> Packed:
-        """The clip in one modality, as a batch of one segment."""
-        encoder = self._encoder(name)
+    def _frames(self, name: str, row: dict[str, Any]) -> Float32[np.ndarray, "*layer frames dim"]:
+        """Those of the clip in one modality."""
+        encoder, layer = self._encoder(name), self.layers[name]
         (encoded,) = encoder.encode([encoder.prepare(row)])
-        layer = self.layers[name]
         frames = encoded if layer is None else encoded[layer]
         frames = self.scaling[name](frames) if name in self.scaling else frames
-        return self._packed(np.asarray(frames, np.float32))
-
-    def _without_frames(self, name: str) -> Packed:
-        given = self.inputs[name]
-        layers = () if given.n_layers is None else (given.n_layers,)
-        return self._packed(np.zeros((*layers, 0, given.dim), np.float32))
-
-    def _packed(self, frames: Float32[np.ndarray, "*layer frames dim"]) -> Packed:
-        length = torch.tensor([frames.shape[-2]], device=self.device)
-        return Packed(torch.from_numpy(frames).to(self.device), length)
+        return np.asarray(frames, np.float32)
 
 
 def find_head(folder: str | Path) -> Path:

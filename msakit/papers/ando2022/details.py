@@ -233,4 +233,5 @@ def save_head(model: Any, corpus: Corpus, sources: Sources, batches: FeatureBatc
     scales = {modality: batches.features[modality].scale for modality in sources}
     scaling = {name: Scaling(scale[0].numpy(), scale[1].numpy()) for name, scale in scales.items() if scale is not None}
     about = {"paper": "ando2022", "corpus": corpus.name, "generated": corpus.generated, "arm": folder.name, "seed": 0}
-    Predictor.from_stores(model, stores, layers, scaling, corpus.task.classes, about).save_pretrained(folder)
+    predictor = Predictor.from_stores(model, stores, layers, scaling=scaling, classes=corpus.task.classes, about=about)
+    predictor.save_pretrained(folder)
