@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Real, Shaped
+from jaxtyping import Bool, Int, Real
 
 from msakit.evaluation import weighted as weigh
 
@@ -36,13 +36,6 @@ class Score(NamedTuple):
 
     value: float
     n: int
-
-
-class Contribution(NamedTuple):
-    """What each segment adds to a metric that is a mean over segments: its value, and whether it counts."""
-
-    value: Shaped[np.ndarray, " segments"]
-    counts: Bool[np.ndarray, " segments"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,11 @@ def sims_classes(*edges: float) -> Binning:
 # --- regression -------------------------------------------------------------------------------------------------
 
 
-def _mean(contribution: Callable[[Any, Any], Contribution]) -> Callable[[Any, Any], Score]:
+def _mean(
+    title: str, direction: str, contribution: Callable[[Any, Any], tuple[Array, Array]], kind: str = "regression"
+) -> Metric:
+    """The mean over segments of what each contributes: its value, and whether it counts."""
+
     def function(prediction: Array, label: Array) -> Score:
         value, counts = contribution(prediction, label)
         n = int(counts.sum())
@@ -123,27 +120,26 @@ def _mean(contribution: Callable[[Any, Any], Contribution]) -> Callable[[Any, An
             return Score(float("nan"), n)
         return Score(float(value[counts].mean()), n)
 
-    return function
+    def weighted(prediction: Array, label: Array, weights: Array) -> Array:
+        return weigh.mean(*contribution(prediction, label), weights)
 
-
-def _weighted_mean(contribution: Callable[[Any, Any], Contribution]) -> Callable[[Any, Any, Any], Array]:
-    return lambda prediction, label, weights: weigh.mean(*contribution(prediction, label), weights)
+    return Metric(function, direction, title, weighted, kind)
 
 
 def _accuracy(title: str, bins: Binning, subset: Subset = everything) -> Metric:
-    def contribution(prediction: Array, label: Array) -> Contribution:
+    def contribution(prediction: Array, label: Array) -> tuple[Array, Array]:
         finite = np.nan_to_num(prediction, nan=0.0)
-        return Contribution((bins(finite) == bins(label)).astype(float), subset(label))
+        return (bins(finite) == bins(label)).astype(float), subset(label)
 
-    return Metric(_mean(contribution), "up", title, _weighted_mean(contribution))
+    return _mean(title, "up", contribution)
 
 
 def _mae(title: str, subset: Subset = everything, limit: float | None = None) -> Metric:
-    def contribution(prediction: Array, label: Array) -> Contribution:
+    def contribution(prediction: Array, label: Array) -> tuple[Array, Array]:
         p, t = (_clip(values, limit).astype(float) for values in (prediction, label))
-        return Contribution(np.abs(p - t), subset(label))
+        return np.abs(p - t), subset(label)
 
-    return Metric(_mean(contribution), "down", title, _weighted_mean(contribution))
+    return _mean(title, "down", contribution)
 
 
 def _corr(title: str, subset: Subset = everything, limit: float | None = None) -> Metric:
@@ -167,65 +163,57 @@ def _clip(values: Array, limit: float | None) -> Array:
     return values if limit is None else np.clip(values, -limit, limit)
 
 
-def _binned(title: str, scorer: str, bins: Binning, subset: Subset = everything, swapped: bool = False,
-            **options: Any) -> Metric:  # fmt: skip
-    """A scikit-learn score on binned values; `swapped` exchanges label and prediction, as some scripts do."""
+def _classified(title: str, scorer: str, bins: Binning, subset: Subset = everything, swapped: bool = False,
+                kind: str = "regression", binary: bool = False, **options: Any) -> Metric:  # fmt: skip
+    """A scikit-learn score of classes: bins of numbers, or decided from probabilities.
+
+    `swapped` exchanges label and prediction, as some scripts do. `binary` metrics take class 1 as the positive one and
+    are nan for other counts of classes.
+    """
+
+    def compared(prediction: Array, label: Array) -> tuple[Array, Array]:
+        true, predicted = bins(label) if kind == "regression" else label.astype(int), bins(prediction)
+        return (predicted, true) if swapped else (true, predicted)
 
     def function(prediction: Array, label: Array) -> Score:
         kept = subset(label)
         n = int(kept.sum())
-        if n == 0 or not np.isfinite(prediction).all():
+        if n == 0 or not np.isfinite(prediction).all() or (binary and prediction.shape[1] != 2):
             return Score(float("nan"), n)
-        return Score(_sklearn(scorer, *compared(prediction[kept], label[kept]), **options), n)
+        true, predicted = compared(prediction[kept], label[kept])
+        # Macro recall is a mean over the classes among the labels: a class that is only predicted has no recall.
+        labels = {"labels": np.unique(true)} if scorer == "recall_score" else {}
+        from sklearn import metrics
+
+        return Score(float(getattr(metrics, scorer)(true, predicted, zero_division=0, **labels, **options)), n)
 
     def weighted(prediction: Array, label: Array, weights: Array) -> Array:
+        if binary and prediction.shape[1] != 2:
+            return np.full(len(weights), np.nan)
         kept = subset(label)
         return weigh.class_score(scorer, *compared(prediction[kept], label[kept]), weights[:, kept], **options)
 
-    def compared(prediction: Array, label: Array) -> tuple[Array, Array]:
-        true, predicted = bins(label), bins(prediction)
-        return (predicted, true) if swapped else (true, predicted)
-
-    return Metric(function, "up", title, weighted)
-
-
-def _sklearn(scorer: str, true: Array, predicted: Array, **options: Any) -> float:
-    from sklearn import metrics
-
-    # Macro recall is a mean over the classes among the labels: a class that is only predicted has no recall.
-    labels = {"labels": np.unique(true)} if scorer == "recall_score" else {}
-    return float(getattr(metrics, scorer)(true, predicted, zero_division=0, **labels, **options))
+    return Metric(function, "up", title, weighted, kind)
 
 
 def _f1w(title: str, bins: Binning, subset: Subset = everything, swapped: bool = False) -> Metric:
-    return _binned(title, "f1_score", bins, subset, swapped, average="weighted")
+    return _classified(title, "f1_score", bins, subset, swapped, average="weighted")
 
 
 # --- classification ---------------------------------------------------------------------------------------------
 
 
-def _decided(title: str, decide: Callable[[Array], Array], scorer: str | None, binary: bool = False,
-             **options: Any) -> Metric:  # fmt: skip
-    """A score on decided classes. `binary` metrics take class 1 as the positive one and are nan for other counts."""
+def _decided(title: str, decide: Binning, scorer: str = "f1_score", **options: Any) -> Metric:
+    return _classified(title, scorer, decide, kind="classification", **options)
 
-    def function(prediction: Array, label: Array) -> Score:
-        n = len(label)
-        if n == 0 or not np.isfinite(prediction).all() or (binary and prediction.shape[1] != 2):
-            return Score(float("nan"), n)
-        predicted = decide(prediction)
-        if scorer is None:
-            return Score(float((predicted == label).mean()), n)
-        return Score(_sklearn(scorer, label, predicted, **options), n)
 
-    def weighted(prediction: Array, label: Array, weights: Array) -> Array:
+def _share_right(title: str, decide: Binning, binary: bool = False) -> Metric:
+    def contribution(prediction: Array, label: Array) -> tuple[Array, Array]:
         if binary and prediction.shape[1] != 2:
-            return np.full(len(weights), np.nan)
-        predicted = decide(prediction)
-        if scorer is None:
-            return weigh.mean((predicted == label).astype(float), np.ones(len(label), dtype=bool), weights)
-        return weigh.class_score(scorer, label.astype(int), predicted, weights, **options)
+            return np.full(len(label), np.nan), everything(label)
+        return (decide(prediction) == label).astype(float), everything(label)
 
-    return Metric(function, "up", title, weighted, kind="classification")
+    return _mean(title, "up", contribution, "classification")
 
 
 def _most_probable(probabilities: Real[np.ndarray, "segments classes"]) -> Int[np.ndarray, " segments"]:
@@ -234,10 +222,6 @@ def _most_probable(probabilities: Real[np.ndarray, "segments classes"]) -> Int[n
 
 def _logit_cut(probabilities: Real[np.ndarray, "segments 2"]) -> Int[np.ndarray, " segments"]:
     return (probabilities[:, 1] >= LOGIT_CUT).astype(int)
-
-
-def _correct(prediction: Array, label: Array) -> Contribution:
-    return Contribution((_most_probable(prediction) == label).astype(float), np.ones(len(label), dtype=bool))
 
 
 def _auroc(prediction: Real[np.ndarray, "segments classes"], label: Int[np.ndarray, " segments"]) -> Score:
@@ -283,19 +267,19 @@ METRICS: dict[str, Metric] = {
     "f1w_sims": _f1w("F1w (SIMS)", sims_classes(0.0)),
     "f1w_swapped_non0": _f1w("F1w swapped (t≠0, >0)", above_zero, non_zero, swapped=True),
     "f1w_swapped_all_gt": _f1w("F1w swapped (>0)", above_zero, swapped=True),
-    "ua_has0": _binned("UA (≥0)", "recall_score", at_least_zero, average="macro"),
-    "ua_non0": _binned("UA (t≠0, >0)", "recall_score", above_zero, non_zero, average="macro"),
-    "f1_macro_has0": _binned("F1 macro (≥0)", "f1_score", at_least_zero, average="macro"),
-    "f1_macro_non0": _binned("F1 macro (t≠0, >0)", "f1_score", above_zero, non_zero, average="macro"),
-    "accuracy": Metric(_mean(_correct), "up", "Accuracy", _weighted_mean(_correct), kind="classification"),
-    "f1_macro": _decided("F1 macro", _most_probable, "f1_score", average="macro"),
-    "f1_weighted": _decided("F1 weighted", _most_probable, "f1_score", average="weighted"),
-    "f1_binary": _decided("F1 (positive class)", _most_probable, "f1_score", binary=True),
+    "ua_has0": _classified("UA (≥0)", "recall_score", at_least_zero, average="macro"),
+    "ua_non0": _classified("UA (t≠0, >0)", "recall_score", above_zero, non_zero, average="macro"),
+    "f1_macro_has0": _classified("F1 macro (≥0)", "f1_score", at_least_zero, average="macro"),
+    "f1_macro_non0": _classified("F1 macro (t≠0, >0)", "f1_score", above_zero, non_zero, average="macro"),
+    "accuracy": _share_right("Accuracy", _most_probable),
+    "f1_macro": _decided("F1 macro", _most_probable, average="macro"),
+    "f1_weighted": _decided("F1 weighted", _most_probable, average="weighted"),
+    "f1_binary": _decided("F1 (positive class)", _most_probable, binary=True),
     "ua": _decided("UA (macro recall)", _most_probable, "recall_score", average="macro"),
     "auroc": Metric(_auroc, "up", "AUROC", _weighted_auroc, kind="classification"),
-    "accuracy_logit05": _decided("Accuracy (logit ≥ 0.5)", _logit_cut, None, binary=True),
-    "f1_macro_logit05": _decided("F1 macro (logit ≥ 0.5)", _logit_cut, "f1_score", binary=True, average="macro"),
-    "f1_binary_logit05": _decided("F1 (positive class, logit ≥ 0.5)", _logit_cut, "f1_score", binary=True),
+    "accuracy_logit05": _share_right("Accuracy (logit ≥ 0.5)", _logit_cut, binary=True),
+    "f1_macro_logit05": _decided("F1 macro (logit ≥ 0.5)", _logit_cut, binary=True, average="macro"),
+    "f1_binary_logit05": _decided("F1 (positive class, logit ≥ 0.5)", _logit_cut, binary=True),
 }
 
 # The same where two classes are decided by a threshold of 0.5 on the logit in place of the probability.

@@ -30,7 +30,7 @@ def test_over_seeds_at_the_edges():
 def test_welch_by_hand_and_by_scipy():
     # Means 2 and 6, variances 1 and 4 over 3 and 3 seeds: t = -4 / √(1/3 + 4/3), df = (5/3)² / (1/18 + 16/18).
     got = statistics.welch(np.array([1.0, 2.0, 3.0]), np.array([4.0, 6.0, 8.0]))
-    assert (got.difference, got.df) == (-4, pytest.approx(25 / 9 * 18 / 17))
+    assert got.df == pytest.approx(25 / 9 * 18 / 17)
     assert got.p == pytest.approx(2 * stats.t.sf(4 / np.sqrt(5 / 3), got.df))
     half = stats.t.ppf(0.975, got.df) * np.sqrt(5 / 3)
     assert (got.low, got.high) == (pytest.approx(-4 - half), pytest.approx(-4 + half))
@@ -39,14 +39,12 @@ def test_welch_by_hand_and_by_scipy():
 def test_spreads_by_hand_and_by_scipy():
     # Distances from the medians 2 and 6: (1, 0, 1) and (4, 0, 4). Between: 3·2·1² = 6; within: 2/3 + 32/3 over 4.
     got = statistics.compare_spread(np.array([1.0, 2.0, 3.0]), np.array([2.0, 6.0, 10.0]))
-    assert (got.sds, got.ratio, got.n) == ((1.0, 4.0), 0.25, (3, 3))
-    assert got.f == pytest.approx(6 / (34 / 3 / 4))
-    assert got.p == pytest.approx(stats.f.sf(got.f, 1, 4))
+    assert (got.ratio, got.n) == (0.25, (3, 3))
+    assert got.p == pytest.approx(stats.f.sf(6 / (34 / 3 / 4), 1, 4))
 
 
 def test_tests_over_seeds_at_the_edges():
     one, two, same = np.array([0.5]), np.array([0.1, 0.3]), np.array([0.2, 0.2, 0.2])
-    assert statistics.welch(one, two).difference == pytest.approx(0.3)
     for first, second in ((one, two), (same, same + 1), (two, np.array([np.nan, 1.0]))):
         assert np.isnan([statistics.welch(first, second).p, statistics.welch(first, second).low]).all()
     for first, second in ((two, two), (same, same), (same, np.array([np.nan, 0.1, 0.2]))):
@@ -82,8 +80,6 @@ def test_detectable_effects_at_the_edges():
     assert statistics.detectable(0.0, 8) == 0
     assert statistics.detectable(1.0, 8, alpha=0.01) > statistics.detectable(1.0, 8)
     assert np.isnan(statistics.detectable(float("nan"), 18))
-    with pytest.raises(ValueError, match=r"alpha is 0\.9; it lies between 0 and the power of 0\.8"):
-        statistics.detectable(1.0, 8, alpha=0.9)
 
 
 def test_detectable_spread_is_found_by_the_test_it_speaks_of():

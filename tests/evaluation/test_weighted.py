@@ -53,8 +53,3 @@ def test_a_large_offset_costs_no_digits():
     weights = np.ones((1, 50))
     got = weighted.correlation(x[0] + 1e6, x[1] - 1e6, weights)
     assert got == pytest.approx(np.corrcoef(x)[0, 1], abs=1e-8)
-
-
-def test_unknown_scores_are_refused():
-    with pytest.raises(ValueError, match="no weighted jaccard_score"):
-        weighted.class_score("jaccard_score", np.array([1]), np.array([1]), np.ones((1, 1)))
