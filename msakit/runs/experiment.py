@@ -127,20 +127,17 @@ class Experiment:
             values: one number a row of the split or, for classes, logits: one a class, or a single one of the second of
                 two classes. Probabilities are stored.
         """
-        table = self._rows(case, split)
-        if self.n_classes is None:
-            return table.assign(prediction=values)
-        return self._with_probabilities(table, probabilities(values))
+        return self._scored(case, split, values if self.n_classes is None else probabilities(values))
 
-    def _rows(self, case: Case, split: str) -> pd.DataFrame:
+    def _scored(self, case: Case, split: str, values: Float[np.ndarray, "rows *classes"]) -> pd.DataFrame:
+        """What a record stores of the rows of a split, with values that are numbers or probabilities."""
         rows = case.rows[split]
         columns = ["segment_id", "video_id", *(name for name in ANNOTATIONS if name in self.table)]
         table = self.table.iloc[rows][columns].reset_index(drop=True)
         table.insert(2, "split", split)
         table.insert(3, "label", self.label[rows])
-        return table
-
-    def _with_probabilities(self, table: pd.DataFrame, values: Float[np.ndarray, "rows classes"]) -> pd.DataFrame:
+        if self.n_classes is None:
+            return table.assign(prediction=values)
         return table.assign(**{f"p_{name}": values[:, k] for k, name in enumerate(self.corpus.task.classes)})
 
     # --- runs ---------------------------------------------------------------------------------------------------------
@@ -233,7 +230,7 @@ class Experiment:
         return Record(
             paper=self.paper,
             version=self.version,
-            corpus=corpus_info(self.corpus),
+            corpus=_corpus_info(self.corpus),
             arm=case.name,
             definition=case.arm,
             reference=reference,
@@ -302,28 +299,17 @@ class Experiment:
         return values | {name: oracle[column].to_numpy() for column, name in names.items() if name in REFERENCES}
 
     def _reference(self, case: Case, values: Float[np.ndarray, "segments *classes"]) -> Outcome:
-        tables = []
-        for split in ("valid", "test"):
-            table, part = self._rows(case, split), values[case.rows[split]]
-            classes = self.n_classes is not None
-            tables.append(self._with_probabilities(table, part) if classes else table.assign(prediction=part))
+        tables = [self._scored(case, split, values[case.rows[split]]) for split in ("valid", "test")]
         return Outcome(None, "", tables, self.sizes(case))
 
 
-def corpus_info(corpus: Corpus) -> CorpusInfo:
-    """What a record says of a corpus."""
-    task = corpus.task
-    regression = task.kind == "regression"
+def _corpus_info(corpus: Corpus) -> CorpusInfo:
+    bounds = {"low", "high"} if corpus.task.kind == "classification" else set()
     return CorpusInfo(
         name=corpus.name,
         fingerprint=corpus.fingerprint,
         generated=corpus.generated,
-        task=TaskInfo(
-            kind=task.kind,
-            low=float(task.low) if regression else None,
-            high=float(task.high) if regression else None,
-            classes=list(task.classes),
-        ),
+        task=TaskInfo(**corpus.task.model_dump(exclude=bounds)),
         counts={split: len(rows) for split, rows in corpus.splits.items()},
     )
 
