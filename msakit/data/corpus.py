@@ -95,7 +95,7 @@ class Corpus:
         if not path.exists():
             return None
         words = _read_csv(path)
-        _require_columns(words, WORD_COLUMNS, path)
+        require_columns(words, WORD_COLUMNS, path)
         words = words[words["segment_id"].isin(set(self._table["segment_id"]))].reset_index(drop=True)
         words = words.assign(
             word_index=_numbers(words, "word_index", path).astype(int),
@@ -117,7 +117,7 @@ class Corpus:
         if not path.exists():
             return None
         oracle = _read_csv(path)
-        _require_columns(oracle, ("segment_id",), path)
+        require_columns(oracle, ("segment_id",), path)
         oracle = self._table[["segment_id"]].merge(oracle, on="segment_id", how="left")
         return oracle.assign(**{c: _numbers(oracle, c, path) for c in oracle.columns if c != "segment_id"})
 
@@ -162,7 +162,7 @@ def load_corpus(folder: str | Path) -> Corpus:
         )
     name, generated, task = _read_description(folder)
     table = _read_csv(path)
-    _require_columns(table, REQUIRED, path)
+    require_columns(table, REQUIRED, path)
     table = table[(table != "").any(axis=1)]  # wholly blank lines; the index still knows each row's number
     if table.empty:
         raise CorpusError(f"{path} holds a header but no rows: add one row a segment")
@@ -174,7 +174,7 @@ def load_corpus(folder: str | Path) -> Corpus:
     if bad:
         row, (reason, mend) = next(iter(bad.items()))
         segment = table.at[row, "segment_id"]
-        raise CorpusError(f"{path} row {row} (segment {segment}): {reason}: {mend}. {len(bad) - 1} more rows are bad")
+        raise CorpusError(f"{path} row {row} (segment {segment!s}): {reason}: {mend}. {len(bad) - 1} more rows are bad")
     table = table.reset_index(drop=True)
     _warn_of_shared_videos(table, path)
 
@@ -209,7 +209,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return table
 
 
-def _require_columns(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
+def require_columns(table: pd.DataFrame, columns: tuple[str, ...], path: Path) -> None:
     missing = [c for c in columns if c not in table]
     if missing:
         raise CorpusError(

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft, add_transcripts, padded
-from msakit.data.importers.manifest import ImporterError, Manifest, guess_known
-from msakit.data.importers.tables import read_text
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest, add_transcripts, identified, padded
+from msakit.data.importers.tables import read_lines
 
 FOLDERS = {"text": "text", "audio": "audio", "vision": "video"}
 
@@ -43,10 +42,10 @@ def read(
     folders = {m: folder for m, folder in folders.items() if folder.is_dir()}
     if not folders:
         held = sorted({p.name for p in source.glob("feat/*/*") if p.is_dir()})
-        raise ImporterError(f"{source}/feat has no folder {kind!r} for any modality (it has {held}): pass kind=")
+        raise CorpusError(f"{source}/feat has no folder {kind!r} for any modality (it has {held}): pass kind=")
     manifest.found = len(table)
     counts = {str(split): len(part) for split, part in table.groupby("split")}
-    manifest.known = guess_known(counts, ("cmu-mosi", "cmu-mosei"))
+    name, manifest.known = identified(name, counts, ("cmu-mosi", "cmu-mosei"), source.name)
     complete = []
     for segment, split in table[["segment_id", "split"]].itertuples(index=False):
         missing = [m for m, folder in folders.items() if not (folder / f"{segment}.npy").is_file()]
@@ -55,7 +54,7 @@ def read(
         complete.append(not missing)
     table = table[complete].reset_index(drop=True)
     if table.empty:
-        raise ImporterError(f"no clip of {source}/label has features in {', '.join(map(str, folders.values()))}")
+        raise CorpusError(f"no clip of {source}/label has features in {', '.join(map(str, folders.values()))}")
     arrays = {}
     for modality, folder in folders.items():
         layer = layers if isinstance(layers, int) else layers.get(modality, -1)
@@ -63,7 +62,7 @@ def read(
         arrays[modality] = padded(parts, str(folder))
         manifest.note(f"{modality}: layer {layer} of {folder.relative_to(source)}")
     return Draft(
-        name or manifest.known or source.name,
+        name,
         add_transcripts(table, transcripts, manifest),
         Task(),
         f"Imported from the feature folders of Ando et al. 2022, kind {kind}.",
@@ -76,12 +75,10 @@ def _labels(source: Path, manifest: Manifest) -> pd.DataFrame:
     rows = []
     for split in ("train", "valid", "test"):
         path = source / "label" / "sentiment_regress" / f"{split}.txt"
-        for line, text in enumerate(read_text(path, manifest).splitlines(), start=1):
-            if not text.strip():
-                continue
+        for where, text in read_lines(path, manifest):
             cells = text.split()
             if len(cells) != 2:
-                raise ImporterError(f"{path} line {line} is {text!r}: it should read '<clip> <number>'")
+                raise CorpusError(f"{where} is {text!r}: it should read '<clip> <number>'")
             video, _, clip = cells[0].rpartition("_")
             rows.append({"segment_id": cells[0], "video_id": video or clip, "clip_id": clip if video else "",
                          "split": split, "label": cells[1]})  # fmt: skip
@@ -92,11 +89,11 @@ def _features(path: Path, layer: int) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:
-        raise ImporterError(f"{path} is not a readable .npy of numbers ({error}): extract it again") from error
+        raise CorpusError(f"{path} is not a readable .npy of numbers ({error}): extract it again") from error
     if values.ndim == 3:
         if not -len(values) <= layer < len(values):
-            raise ImporterError(f"{path} has layers 0 to {len(values) - 1}, not {layer}: choose with layers=")
+            raise CorpusError(f"{path} has layers 0 to {len(values) - 1}, not {layer}: choose with layers=")
         values = values[layer]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise ImporterError(f"{path} is {values.dtype} {values.shape}, not [time, dim] or [layer, time, dim]")
+        raise CorpusError(f"{path} is {values.dtype} {values.shape}, not [time, dim] or [layer, time, dim]")
     return np.array(values, np.float32)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft
-from msakit.data.importers.manifest import Manifest
-from msakit.data.importers.mosi_raw import VIDEO
+from msakit.data.importers.cmu_raw import VIDEO
+from msakit.data.importers.draft import Draft, Manifest
 from msakit.data.importers.tables import find_one, inside, read_table, split_name
 
 _COLUMNS = ("video_id", "clip_id", "text", "label", "mode")

@@ -21,9 +21,8 @@ import pandas as pd
 from jaxtyping import Float
 from tqdm import tqdm
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import NO_TRANSCRIPT, Draft, add_transcripts, finite, number, padded
-from msakit.data.importers.manifest import ImporterError, Manifest
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import NO_TRANSCRIPT, Draft, Manifest, add_transcripts, finite, number, padded
 from msakit.data.importers.tables import Splits, split_column
 
 logger = logging.getLogger(__name__)
@@ -42,11 +41,11 @@ class Sequence:
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
-            raise ImporterError(f"{path} is not a readable .csd file ({error}): fetch it again") from error
+            raise CorpusError(f"{path} is not a readable .csd file ({error}): fetch it again") from error
         roots = list(self._file.keys())
         if not roots or "data" not in self._file[roots[0]]:
             self._file.close()
-            raise ImporterError(f"{path} has no /<root>/data (its roots: {roots}): it is no computational sequence")
+            raise CorpusError(f"{path} has no /<root>/data (its roots: {roots}): it is no computational sequence")
         self.root = str(roots[0])
         if len(roots) > 1:
             logger.warning("%s has the roots %s; the first is read", path, ", ".join(roots))
@@ -69,12 +68,12 @@ class Sequence:
         entry = self._data[video]
         missing = [k for k in ("features", "intervals") if k not in entry]
         if missing:
-            raise ImporterError(f"{self.path}: {video} has no {' and no '.join(missing)}: fetch the file again")
+            raise CorpusError(f"{self.path}: {video} has no {' and no '.join(missing)}: fetch the file again")
         features, intervals = entry["features"][()], np.asarray(entry["intervals"][()], np.float64)
         if features.ndim == 1:
             features = features[:, None]
         if intervals.shape != (len(features), 2):
-            raise ImporterError(f"{self.path}: {video} has {len(features)} rows but intervals {intervals.shape}")
+            raise CorpusError(f"{self.path}: {video} has {len(features)} rows but intervals {intervals.shape}")
         return features, intervals
 
 
@@ -103,38 +102,34 @@ def read(
         max_frames: longer segments are cut, and counted; the most words with `align="words"`.
     """
     if align not in ("steps", "words"):
-        raise ImporterError(f"align is {align!r}: choose 'steps' or 'words'")
+        raise CorpusError(f"align is {align!r}: choose 'steps' or 'words'")
     label_path = _in(source, labels) if labels else _label_file(source)
     table, name = label_table(label_path, name)
     manifest = Manifest(name if name in LABEL_ROOTS.values() else None)
     table["split"] = split_column(table, splits, label_path)
     chosen = {k: _in(source, p) for k, p in features.items()} if features is not None else _by_name(source, label_path)
-    for segment, split in table.loc[table["split"] == "", ["segment_id", "split"]].itertuples(index=False):
-        manifest.drop(segment, split, "in no split")
     manifest.found = len(table)
-    table = table[table["split"] != ""].reset_index(drop=True)
+    table = manifest.without(table, table["split"] == "", "in no split")
     if table.empty:
-        raise ImporterError(f"no video of {label_path} is in the splits: are they those of another corpus?")
+        raise CorpusError(f"no video of {label_path} is in the splits: are they those of another corpus?")
     words = None
     if "words" in chosen:
         table, words = _with_words(table, chosen.pop("words"))
         without = table["text"] == ""
         if align == "words":
-            for segment, split in table.loc[without, ["segment_id", "split"]].itertuples(index=False):
-                manifest.drop(segment, split, "no word")
-            table, words = _with_word_lists(table[~without].reset_index(drop=True), words)
+            table = _with_word_lists(manifest.without(table, without, "no word"), words)
         elif without.any():
             manifest.note(f"{int(without.sum())} segments have no word; their text is {NO_TRANSCRIPT!r}")
             table.loc[without, "text"] = NO_TRANSCRIPT
     elif align == "words":
-        raise ImporterError(
+        raise CorpusError(
             f"{source} has no file of timestamped words, which align='words' needs: "
             "add it (features={'words': FILE, ...})"
         )
     elif transcripts is not None:
         table = add_transcripts(table, transcripts, manifest)
     else:
-        raise ImporterError(
+        raise CorpusError(
             f"{source} has no file of timestamped words: add it (features={{'words': FILE, ...}}), "
             "or pass transcripts=, a csv with segment_id and text"
         )
@@ -172,14 +167,14 @@ def label_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, str]
                 more = {f"label_{k}": number(v) for k, v in enumerate(value) if k}
                 rows.append({**row, **more, "start": float(start), "end": float(end)})
     if not rows:
-        raise ImporterError(f"{path} holds no labels: fetch it again")
+        raise CorpusError(f"{path} holds no labels: fetch it again")
     return pd.DataFrame(rows).fillna(""), name
 
 
 def _in(folder: Path, file: str | Path) -> Path:
     path = Path(file) if Path(file).is_absolute() else folder / file
     if not path.is_file():
-        raise ImporterError(f"no file at {path}: check the path")
+        raise CorpusError(f"no file at {path}: check the path")
     return path
 
 
@@ -189,7 +184,7 @@ def _label_file(folder: Path) -> Path:
         with Sequence(path) as sequence:
             if sequence.root in LABEL_ROOTS:
                 return path
-    raise ImporterError(
+    raise CorpusError(
         f"{folder} has no .csd file with the root {' or '.join(map(repr, LABEL_ROOTS))}: pass labels=, the label file"
     )
 
@@ -199,7 +194,7 @@ def _by_name(folder: Path, labels: Path) -> dict[str, Path]:
     for path in (p for p in sorted(folder.glob("*.csd")) if p != labels):
         kind = next((kind for word, kind in _KINDS.items() if word in path.stem.lower()), "")
         if kind and kind in chosen:
-            raise ImporterError(
+            raise CorpusError(
                 f"{folder} has two files for {kind}, {chosen[kind].name} and {path.name}: "
                 f"choose with features={{{kind!r}: FILE, ...}}"
             )
@@ -232,15 +227,12 @@ def _with_words(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataF
     return table.assign(text=[texts[row] for row in table.index]), pd.DataFrame(rows, columns=columns)
 
 
-def _with_word_lists(table: pd.DataFrame, words: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _with_word_lists(table: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
     """The columns words and n_words, for features that are aligned by word."""
     lists = {str(segment): list(part["word"]) for segment, part in words.groupby("segment_id", sort=False)}
     held = [lists[segment] for segment in table["segment_id"]]
-    columns = {
-        "words": [json.dumps(some, ensure_ascii=False) for some in held],
-        "n_words": [str(len(some)) for some in held],
-    }
-    return table.assign(**columns), words
+    texts = [json.dumps(some, ensure_ascii=False) for some in held]
+    return table.assign(words=texts, n_words=[str(len(some)) for some in held])
 
 
 def _intervals(table: pd.DataFrame, words: pd.DataFrame) -> dict[str, Float[np.ndarray, "word 2"]]:
@@ -269,7 +261,7 @@ def _frames(
             if known:
                 values, times = sequence.get(str(video))
                 if values.dtype.kind not in "fiu":
-                    raise ImporterError(f"{path} holds {values.dtype}, not numbers: name it 'words' in features=")
+                    raise CorpusError(f"{path} holds {values.dtype}, not numbers: name it 'words' in features=")
                 values, width = finite(values, name, manifest), values.shape[1]
                 middles = times.mean(axis=1)
             for row, segment, start, end in part[["segment_id", "start", "end"]].itertuples():
@@ -286,7 +278,7 @@ def _frames(
                 cut += len(frames) > max_frames
                 parts[row] = frames[:max_frames]
     if not parts:
-        raise ImporterError(f"{path} has no frame inside any label interval: is it of another corpus?")
+        raise CorpusError(f"{path} has no frame inside any label interval: is it of another corpus?")
     if blank:
         manifest.warn(f"{name}: {len(blank)} segments have no frame in {path.name} and are zeros (first: {blank[0]})")
         manifest.counts[f"{name}_blank"] = blank

@@ -18,10 +18,9 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft, tidy
-from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.tables import Splits, inside, random_splits, read_splits, read_text, same_files
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest, tidy
+from msakit.data.importers.tables import Splits, inside, random_splits, read_lines, read_splits, same_files
 from msakit.files import write_atomically
 
 CLASSES = ("harmless", "hateful")  # label 0 and 1
@@ -52,9 +51,9 @@ def read(
         hub, revision: dataset id, or folder, and its version; what lies in `source` already is not fetched again.
     """
     if merged and files:
-        raise ImporterError("merged and files exclude each other: choose one")
+        raise CorpusError("merged and files exclude each other: choose one")
     if splits is not None and not merged:
-        raise ImporterError("splits goes with merged: else the files are the splits")
+        raise CorpusError("splits goes with merged: else the files are the splits")
     manifest = Manifest()
     if hub is not None:
         fetch(source, hub, revision, manifest)
@@ -67,10 +66,7 @@ def read(
         table = pd.concat([_lines(source, n, manifest).assign(split=s) for s, n in parts.items()], ignore_index=True)
         manifest.counts["files"] = dict(parts)
     manifest.found = len(table)
-    again = table["segment_id"].duplicated()
-    for segment, split in table.loc[again, ["segment_id", "split"]].itertuples(index=False):
-        manifest.drop(segment, split, "the meme is in an earlier file")
-    table = table[~again].reset_index(drop=True)
+    table = manifest.without(table, table["segment_id"].duplicated(), "the meme is in an earlier file")
     table["video_id"] = same_files(list(table["segment_id"]), list(table["image"]))
     if splits is not None:
         split_of = read_splits(splits)
@@ -89,24 +85,24 @@ def read(
 def fetch(source: Path, hub: str, revision: str | None, manifest: Manifest) -> None:
     """Lay a dataset of the hub into `source` as the published files: a JSONL file a split, and img/.
 
-    Raises ImporterError where the dataset has another form, or cannot be had.
+    Raises CorpusError where the dataset has another form, or cannot be had.
     """
     from datasets import Image, load_dataset
 
     try:
         found = load_dataset(hub, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ImporterError(f"{hub} cannot be loaded from the hub ({error}): check its name and the network") from error
+        raise CorpusError(f"{hub} cannot be loaded from the hub ({error}): check its name and the network") from error
     for part, rows in found.items():
         if str(part) not in HUB_SPLITS:
-            raise ImporterError(f"{hub} has a split {part!r}: known are {', '.join(HUB_SPLITS)}")
+            raise CorpusError(f"{hub} has a split {part!r}: known are {', '.join(HUB_SPLITS)}")
         path = source / f"{HUB_SPLITS[str(part)]}.jsonl"
         if path.is_file():
             manifest.note(f"{path.name} was there already and is not fetched from {hub}")
             continue
         column = next((name for name in ("image", "img") if name in rows.column_names), None)
         if column is None or not {"id", "text"} <= set(rows.column_names):
-            raise ImporterError(f"{hub} has the columns {', '.join(rows.column_names)}: id, text and image are needed")
+            raise CorpusError(f"{hub} has the columns {', '.join(rows.column_names)}: id, text and image are needed")
         inline = isinstance(rows.features[column], Image)
         lines = []
         for row in tqdm(rows.cast_column(column, Image(decode=False)) if inline else rows, desc=f"{hub} {part}"):
@@ -138,22 +134,20 @@ def _default_files(source: Path, manifest: Manifest) -> dict[str, str]:
 def _lines(source: Path, name: str, manifest: Manifest) -> pd.DataFrame:
     path = source / f"{name}.jsonl"
     if not path.is_file():
-        raise ImporterError(f"no file at {path}: give the folder of the .jsonl files, or name them with files=")
+        raise CorpusError(f"no file at {path}: give the folder of the .jsonl files, or name them with files=")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(read_text(path, manifest).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for where, line in read_lines(path, manifest):
         try:
             meme = json.loads(line)
             segment, image, text = str(meme["id"]), str(meme["img"]), tidy(str(meme["text"]))
             label = CLASSES[int(meme["label"])] if meme.get("label") in (0, 1) else ""
         except (ValueError, KeyError, TypeError) as error:
-            raise ImporterError(
-                f"{path} line {number} is not a meme ({type(error).__name__}: {error}): "
+            raise CorpusError(
+                f"{where} is not a meme ({type(error).__name__}: {error}): "
                 "it needs id, img and text, and label where it is known"
             ) from error
         rows.append({"segment_id": segment, "clip_id": segment, "label": label, "text": text,
                      "image": str(inside(source, image))})  # fmt: skip
     if not rows:
-        raise ImporterError(f"{path} is empty: fetch it again")
+        raise CorpusError(f"{path} is empty: fetch it again")
     return pd.DataFrame(rows)

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft, number, padded, tidy
-from msakit.data.importers.manifest import ImporterError, Manifest, guess_known
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest, identified, number, padded, tidy
 from msakit.data.importers.mmsa import load_splits
 from msakit.data.importers.mult import segment_names
 from msakit.data.importers.safe_pickle import repaired
@@ -26,9 +25,8 @@ def read(source: Path, *, name: str | None = None, max_bytes: int | None = None)
     """`name`: mag-mosi or mag-mosei (else guessed from the number of segments), or your own."""
     content = load_splits(source, max_bytes, tuple(SPLITS))
     counts = {ours: len(content[theirs]) for theirs, ours in SPLITS.items()}
-    known = guess_known(counts, ("mag-mosi", "mag-mosei"))
-    name = name or known or source.stem
-    manifest = Manifest(known or (name if name in ("mag-mosi", "mag-mosei") else None))
+    name, known = identified(name, counts, ("mag-mosi", "mag-mosei"), source.stem)
+    manifest = Manifest(known)
     rows: list[dict[str, Any]] = []
     vectors: dict[str, list[np.ndarray]] = {"audio": [], "vision": []}
     for theirs, split in SPLITS.items():
@@ -48,7 +46,7 @@ def read(source: Path, *, name: str | None = None, max_bytes: int | None = None)
                 "source_id": repaired(segment if isinstance(segment, bytes) else str(segment)),
             })  # fmt: skip
     if not rows:
-        raise ImporterError(f"{source} holds no usable segment: fetch it again")
+        raise CorpusError(f"{source} holds no usable segment: fetch it again")
     manifest.note("no word times: column `words` of segments.csv, and row i of each array is word i")
     return Draft(
         name,
@@ -68,7 +66,7 @@ def _parts(example: Any, where: str) -> tuple[list[str], np.ndarray, np.ndarray,
         vision, audio = np.asarray(vision, np.float64), np.asarray(audio, np.float64)
         number(label)
     except (TypeError, ValueError) as error:
-        raise ImporterError(f"{where} is not ((words, visual, acoustic), label, segment): another format?") from error
+        raise CorpusError(f"{where} is not ((words, visual, acoustic), label, segment): another format?") from error
     if vision.ndim != 2 or audio.ndim != 2:
-        raise ImporterError(f"{where}: visual {vision.shape} and acoustic {audio.shape} must be [word, dim]")
+        raise CorpusError(f"{where}: visual {vision.shape} and acoustic {audio.shape} must be [word, dim]")
     return words, vision, audio, label, segment

@@ -12,9 +12,8 @@ from typing import Literal
 
 import pandas as pd
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft
-from msakit.data.importers.manifest import ImporterError, Manifest
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest
 from msakit.data.importers.tables import find_one, read_table
 
 CLASSES = {
@@ -30,7 +29,7 @@ def read(
 ) -> Draft:
     """`target`: which of the two labels; `clips`: the folder of video clips, if it is not inside `source`."""
     if target not in CLASSES:
-        raise ImporterError(f"target is {target!r}: choose 'sentiment' or 'emotion'")
+        raise CorpusError(f"target is {target!r}: choose 'sentiment' or 'emotion'")
     manifest = Manifest("meld")
     videos = _clips(Path(clips) if clips else source)
     tables = []
@@ -73,7 +72,7 @@ def _mended(text: str, manifest: Manifest) -> str:
 def _clips(folder: Path) -> dict[tuple[str, str], Path]:
     """(split as MELD names it, dia<D>_utt<U>) -> clip."""
     if not folder.is_dir():
-        raise ImporterError(f"no folder at {folder}: check the path")
+        raise CorpusError(f"no folder at {folder}: check the path")
     found: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.rglob("dia*_utt*.mp4")):
         # From the clip's own folder upwards, that one included which was given.

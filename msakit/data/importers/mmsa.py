@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Num
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft, number
-from msakit.data.importers.manifest import ImporterError, Manifest, guess_known
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest, identified, number
 from msakit.data.importers.safe_pickle import UnsafePickleError, load, repaired
 
 SPLITS = ("train", "valid", "test")
@@ -38,9 +37,8 @@ def read(source: Path, *, name: str | None = None, max_bytes: int | None = None)
             parts.setdefault(modality, []).append(_cut(values, lengths))
     counts = {split: len(table) for split, table in zip(SPLITS, rows, strict=True)}
     sims = all("label_T" in table for table in rows)
-    known = guess_known(counts, ("cmu-mosi", "cmu-mosei"))
-    name = name or ("ch-sims" if sims else known or source.stem)
-    manifest.known = known or (name if name in ("cmu-mosi", "cmu-mosei") else None)
+    name = name or ("ch-sims" if sims else None)
+    name, manifest.known = identified(name, counts, ("cmu-mosi", "cmu-mosei"), source.stem)
     manifest.counts["array_shapes"] = {m: [list(a.shape) for a in arrays] for m, arrays in parts.items()}
     return Draft(
         name,
@@ -53,24 +51,24 @@ def read(source: Path, *, name: str | None = None, max_bytes: int | None = None)
 
 
 def load_splits(source: Path, max_bytes: int | None, names: tuple[str, ...] = SPLITS) -> dict[str, Any]:
-    """The dictionary of splits in a pickle file; raises ImporterError for anything else."""
+    """The dictionary of splits in a pickle file; raises CorpusError for anything else."""
     try:
         content = load(source, max_bytes)
     except UnsafePickleError as error:
-        raise ImporterError(str(error)) from error
+        raise CorpusError(str(error)) from error
     except OSError as error:
-        raise ImporterError(f"cannot read {source} ({error.strerror}): give the path of the pickle file") from error
+        raise CorpusError(f"cannot read {source} ({error.strerror}): give the path of the pickle file") from error
     missing = [n for n in names if n not in content] if isinstance(content, dict) else list(names)
     if missing:
         held = f"the keys {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
-        raise ImporterError(f"{source} has no {', '.join(missing)} (it holds {held}): this is another format")
+        raise CorpusError(f"{source} has no {', '.join(missing)} (it holds {held}): this is another format")
     return {str(key): value for key, value in content.items()}
 
 
 def joined(arrays: list[np.ndarray], what: str) -> Num[np.ndarray, "segment *time dim"]:
     """Splits one after another; the time axis as long as the longest used one of all."""
     if len({a.shape[-1] for a in arrays}) != 1 or len({a.ndim for a in arrays}) != 1:
-        raise ImporterError(
+        raise CorpusError(
             f"{what}: the splits differ in width ({', '.join(str(a.shape) for a in arrays)}): fetch again"
         )
     if arrays[0].ndim == 2:
@@ -87,21 +85,21 @@ def joined(arrays: list[np.ndarray], what: str) -> Num[np.ndarray, "segment *tim
 
 def _checked(part: Any, where: str) -> dict[str, Any]:
     if not isinstance(part, dict):
-        raise ImporterError(f"{where} is a {type(part).__name__}: this is another format (see the list of importers)")
+        raise CorpusError(f"{where} is a {type(part).__name__}: this is another format (see the list of importers)")
     missing = [key for key in _NEEDED if key not in part]
     if missing:
-        raise ImporterError(
+        raise CorpusError(
             f"{where} lacks {', '.join(missing)} (it has {', '.join(map(str, part))}): this is no MMSA pickle; "
             "without raw_text try the importer 'mult'"
         )
     size = len(part["id"])
     for key in (*_NEEDED, *MODALITIES):
         if key in part and len(part[key]) != size:
-            raise ImporterError(f"{where}: {key} has {len(part[key])} rows but id has {size}: fetch the file again")
+            raise CorpusError(f"{where}: {key} has {len(part[key])} rows but id has {size}: fetch the file again")
     for key in (m for m in MODALITIES if m in part):
         array = np.asarray(part[key])
         if array.ndim not in (2, 3) or array.dtype.kind not in "fiu":
-            raise ImporterError(f"{where}: {key} is {array.dtype} {array.shape}, not numbers [segment, time, dim]")
+            raise CorpusError(f"{where}: {key} is {array.dtype} {array.shape}, not numbers [segment, time, dim]")
     return part
 
 
@@ -140,7 +138,7 @@ def _lengths(
     else:
         return None
     if len(lengths) != len(values):
-        raise ImporterError(f"{where}: {modality}_lengths has {len(lengths)} entries for {len(values)} segments")
+        raise CorpusError(f"{where}: {modality}_lengths has {len(lengths)} entries for {len(values)} segments")
     wrong = (lengths < 1) | (lengths > values.shape[1])
     if wrong.any():
         manifest.warn(

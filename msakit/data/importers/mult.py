@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft, add_transcripts, number
-from msakit.data.importers.manifest import ImporterError, Manifest, guess_known
-from msakit.data.importers.mmsa import joined, load_splits
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest, add_transcripts, identified, number
+from msakit.data.importers.mmsa import MODALITIES, SPLITS, joined, load_splits
 from msakit.data.importers.safe_pickle import repaired
 
-SPLITS = ("train", "valid", "test")
-MODALITIES = ("text", "audio", "vision")
 _COUNTED = re.compile(r"(.+)\[(\d+)\]")
 
 
@@ -29,20 +26,19 @@ def read(
     """`transcripts`: a csv with segment_id and text; the format has none. `name`: else guessed from the counts."""
     content = load_splits(source, max_bytes)
     counts = {split: len(content[split].get("labels", ())) for split in SPLITS if isinstance(content[split], dict)}
-    known = guess_known(counts, ("cmu-mosi", "cmu-mosei"))
-    name = name or known or source.stem
-    manifest = Manifest(known or (name if name in ("cmu-mosi", "cmu-mosei") else None))
+    name, known = identified(name, counts, ("cmu-mosi", "cmu-mosei"), source.stem)
+    manifest = Manifest(known)
     rows, parts = [], {m: list[np.ndarray]() for m in MODALITIES}
     for split in SPLITS:
         part, where = content[split], f"{source} [{split!r}]"
         missing = [k for k in ("labels", *MODALITIES) if not isinstance(part, dict) or k not in part]
         if missing:
-            raise ImporterError(f"{where} lacks {', '.join(missing)}: this is no pickle of the SDK or of MulT")
+            raise CorpusError(f"{where} lacks {', '.join(missing)}: this is no pickle of the SDK or of MulT")
         labels = np.asarray(part["labels"])
         for modality in MODALITIES:
             values = np.asarray(part[modality])
             if values.ndim != 3 or len(values) != len(labels) or values.dtype.kind not in "fiu":
-                raise ImporterError(
+                raise CorpusError(
                     f"{where}: {modality} is {values.dtype} {values.shape}, not numbers [{len(labels)}, time, dim]"
                 )
             parts[modality].append(values)
@@ -50,9 +46,7 @@ def read(
             manifest.videos_named = False
             manifest.note(f"{split}: the file names no segments; they are numbered, and each is its own video")
         if "id" in part and len(part["id"]) != len(labels):
-            raise ImporterError(
-                f"{where}: id has {len(part['id'])} rows for {len(labels)} labels: fetch the file again"
-            )
+            raise CorpusError(f"{where}: id has {len(part['id'])} rows for {len(labels)} labels: fetch the file again")
         ids = part.get("id", [f"{split}-{n:05d}" for n in range(len(labels))])
         named = [segment_names(i, name == "cmu-mosi") for i in ids]
         rows.append(pd.DataFrame(named).assign(split=split, label=[number(label) for label in labels]))

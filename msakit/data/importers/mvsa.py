@@ -18,6 +18,7 @@ same image, byte for byte, are reported and never stand in two splits: the first
 are drawn are the column split of segments.csv; given as `splits`, that file serves another import.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -28,10 +29,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from msakit.data.corpus import Task
-from msakit.data.importers.draft import Draft, tidy
-from msakit.data.importers.manifest import ImporterError, Manifest
-from msakit.data.importers.tables import Splits, find_one, inside, random_splits, read_splits, read_text, same_files
+from msakit.data.corpus import CorpusError, Task
+from msakit.data.importers.draft import Draft, Manifest, tidy
+from msakit.data.importers.tables import (
+    Splits,
+    find_one,
+    inside,
+    random_splits,
+    read_lines,
+    read_splits,
+    read_text,
+    same_files,
+)
 
 CLASSES = ("negative", "neutral", "positive")
 RULES = {
@@ -98,14 +107,14 @@ def _read(
         duplicates: "drop" leaves out all but the first post with an image.
     """
     if rule not in RULES[annotators]:
-        raise ImporterError(f"rule is {rule!r}: for {name} choose one of {', '.join(RULES[annotators])}")
+        raise CorpusError(f"rule is {rule!r}: for {name} choose one of {', '.join(RULES[annotators])}")
     if duplicates not in ("report", "drop"):
-        raise ImporterError(f"duplicates is {duplicates!r}: choose 'report' or 'drop'")
+        raise CorpusError(f"duplicates is {duplicates!r}: choose 'report' or 'drop'")
     manifest = Manifest()
     path = find_one(source, ("labelResultAll.txt",), "labelResultAll.txt")
     data = path.parent / "data"
     if not data.is_dir():
-        raise ImporterError(f"no folder {data} beside {path.name}: unpack the images and texts there")
+        raise CorpusError(f"no folder {data} beside {path.name}: unpack the images and texts there")
     table = _labels(path, annotators, rule, manifest)
     table = _usable(table, data, manifest, duplicates)
     if rule.endswith(BALANCED) and len(table):
@@ -113,10 +122,8 @@ def _read(
     if splits is not None:
         split_of = read_splits(splits)
         table["split"] = [split_of.get(segment, "") for segment in table["segment_id"]]
-    elif len(table):
-        table["split"] = random_splits(table, fractions, seed, manifest)
     else:
-        table["split"] = ""
+        table["split"] = random_splits(table, fractions, seed, manifest)
     return Draft(
         f"{name}-{rule}",
         table,
@@ -132,14 +139,12 @@ read_multiple = partial(_read, 3, "mvsa-multiple")
 
 def _labels(path: Path, annotators: int, rule: str, manifest: Manifest) -> pd.DataFrame:
     rows = []
-    for line, content in enumerate(read_text(path, manifest).splitlines(), start=1):
-        if line == 1 or not content.strip():  # the header
-            continue
+    for where, content in itertools.islice(read_lines(path, manifest), 1, None):  # without the header
         cells = [cell.strip() for cell in content.split("\t")]
         pairs = [tuple(part.strip().lower() for part in cell.split(",")) for cell in cells[1:] if cell]
         if len(pairs) != annotators or any(len(p) != 2 or not set(p) <= set(CLASSES) for p in pairs):
             expected = "<id>" + "\t<text label>,<image label>" * annotators
-            raise ImporterError(f"{path} line {line} is {content!r}: it should read {expected!r} (tabs between)")
+            raise CorpusError(f"{where} is {content!r}: it should read {expected!r} (tabs between)")
         label, reason = combined([(p[0], p[1]) for p in pairs], rule)
         if reason:
             manifest.drop(cells[0], "", reason)
@@ -199,6 +204,4 @@ def _balanced(table: pd.DataFrame, per_class: int, manifest: Manifest) -> pd.Dat
         manifest.warn(f"{size} posts a class kept, {per_class} expected: the smallest class is {counts.idxmin()!r}")
     random = np.random.RandomState(BALANCE_SEED)
     chosen = table.groupby("label", sort=True).sample(n=size, random_state=random).index
-    for segment in table.loc[~table.index.isin(chosen), "segment_id"]:
-        manifest.drop(segment, "", "not drawn when balancing the classes")
-    return table.loc[sorted(chosen)].reset_index(drop=True)
+    return manifest.without(table, ~table.index.isin(chosen), "not drawn when balancing the classes")

@@ -5,14 +5,16 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from msakit.data.importers.manifest import ImporterError, Manifest
+from msakit.data.corpus import CorpusError, require_columns
+from msakit.data.importers.draft import Manifest
 from msakit.files import sha256_of
 
 _SPLIT_NAMES = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "dev": "valid",
@@ -38,11 +40,18 @@ def read_text(path: Path, manifest: Manifest) -> str:
     try:
         text, encoding = decode(path.read_bytes())
     except OSError as error:
-        raise ImporterError(f"cannot read {path} ({error.strerror}): check the path") from error
+        raise CorpusError(f"cannot read {path} ({error.strerror}): check the path") from error
     if encoding != "utf-8":
         encodings = manifest.counts.setdefault("files_not_utf8", {})
         encodings[encoding] = encodings.get(encoding, 0) + 1
     return text
+
+
+def read_lines(path: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The lines of a text that are not blank, each after its place in the file, for messages."""
+    for number, line in enumerate(re.split(r"\r?\n", read_text(path, manifest)), start=1):
+        if line.strip():
+            yield f"{path} line {number}", line
 
 
 def read_table(path: Path, columns: tuple[str, ...], manifest: Manifest) -> pd.DataFrame:
@@ -51,20 +60,15 @@ def read_table(path: Path, columns: tuple[str, ...], manifest: Manifest) -> pd.D
     try:
         table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ImporterError(f"{path} is not a readable csv ({str(error).strip()}): fetch it again") from error
+        raise CorpusError(f"{path} is not a readable csv ({str(error).strip()}): fetch it again") from error
     table = table.rename(columns=lambda name: str(name).strip()).fillna("")
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise ImporterError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
-            f"(it has {', '.join(map(str, table))}): add or rename it in the header"
-        )
+    require_columns(table, columns, path)
     return table
 
 
 def split_name(name: str, where: str) -> str:
     if name.strip().lower() not in _SPLIT_NAMES:
-        raise ImporterError(f"{where}: unknown split {name!r}: use train, valid or test")
+        raise CorpusError(f"{where}: unknown split {name!r}: use train, valid or test")
     return _SPLIT_NAMES[name.strip().lower()]
 
 
@@ -81,24 +85,24 @@ def read_splits(splits: Splits) -> dict[str, str]:
     if path.is_dir():
         files = [p for p in sorted(path.glob("*.txt")) if p.stem.lower() in _SPLIT_NAMES]
         if not files:
-            raise ImporterError(f"{path} holds no train.txt, valid.txt or test.txt: put one id a line into them")
+            raise CorpusError(f"{path} holds no train.txt, valid.txt or test.txt: put one id a line into them")
         return _by_id({p.stem: p.read_text("utf-8-sig").split() for p in files}, str(path))
     if not path.is_file():
-        raise ImporterError(f"no split file at {path}: check the path")
+        raise CorpusError(f"no split file at {path}: check the path")
     if path.suffix == ".csv":
         table = read_table(path, ("split",), Manifest())
         column = "segment_id" if "segment_id" in table else "video_id"
         if column not in table:
-            raise ImporterError(f"{path} has neither segment_id nor video_id: add one of the two columns")
+            raise CorpusError(f"{path} has neither segment_id nor video_id: add one of the two columns")
         return _by_id({str(name): list(part[column]) for name, part in table.groupby("split")}, str(path))
     try:
         if path.suffix == ".py":
             return _by_id(_folds(path), str(path))
         return _by_id(dict(json.loads(path.read_text("utf-8-sig"))), str(path))
     except (ValueError, SyntaxError, TypeError) as error:
-        if isinstance(error, ImporterError):
+        if isinstance(error, CorpusError):
             raise
-        raise ImporterError(
+        raise CorpusError(
             f'{path} is not a usable split file ({error}): write {{"train": [ids], "valid": [ids], "test": [ids]}}'
         ) from error
 
@@ -120,9 +124,9 @@ def _by_id(splits: Mapping[str, Sequence[str]], where: str) -> dict[str, str]:
         for i in ids:
             split = split_name(name, where)
             if found.setdefault(str(i), split) != split:
-                raise ImporterError(f"{where}: {i!r} is in {found[str(i)]} and in {split}: leave it in one")
+                raise CorpusError(f"{where}: {i!r} is in {found[str(i)]} and in {split}: leave it in one")
     if not found:
-        raise ImporterError(f"{where} names no ids: give lists for train, valid and test")
+        raise CorpusError(f"{where} names no ids: give lists for train, valid and test")
     return found
 
 
@@ -130,7 +134,7 @@ def split_column(table: pd.DataFrame, splits: Splits | None, labels: str | Path)
     """The split of each row by its segment or its video; "" where it is in none."""
     if splits is None:
         if "split" not in table:
-            raise ImporterError(f"no splits: pass splits= (the standard folds), or add a column split to {labels}")
+            raise CorpusError(f"no splits: pass splits= (the standard folds), or add a column split to {labels}")
         return list(table["split"])
     split_of = read_splits(splits)
     return [split_of.get(s, split_of.get(v, "")) for s, v in zip(table["segment_id"], table["video_id"], strict=True)]
@@ -156,8 +160,6 @@ def random_splits(
 
 def same_files(names: Sequence[str], paths: Sequence[str]) -> list[str]:
     """For each name the first one whose file has the same bytes: its own where there is none before, or no file."""
-    from tqdm import tqdm
-
     first: dict[str, str] = {}
     return [
         first.setdefault(sha256_of(path), name) if Path(path).is_file() else name
@@ -168,23 +170,21 @@ def same_files(names: Sequence[str], paths: Sequence[str]) -> list[str]:
 def find_one(folder: Path, patterns: Sequence[str], what: str) -> Path:
     """The one file under a folder that fits the first pattern that fits any."""
     if not folder.is_dir():
-        raise ImporterError(f"no folder at {folder}: check the path")
+        raise CorpusError(f"no folder at {folder}: check the path")
     for pattern in patterns:
         found = [p for p in sorted(folder.rglob(pattern)) if p.is_file() and not p.name.startswith("._")]
         if len(found) == 1:
             return found[0]
         if found:
-            raise ImporterError(
-                f"{folder} holds several {what} ({found[0]}, {found[1]}, ...): keep one, or point at it"
-            )
-    raise ImporterError(f"{folder} holds no {what} ({' or '.join(patterns)}): check the path")
+            raise CorpusError(f"{folder} holds several {what} ({found[0]}, {found[1]}, ...): keep one, or point at it")
+    raise CorpusError(f"{folder} holds no {what} ({' or '.join(patterns)}): check the path")
 
 
 def inside(folder: Path, *parts: str) -> Path:
     """A path below a folder, from names that a table gives; a table that leads elsewhere is refused."""
     path = Path(os.path.normpath(folder.joinpath(*parts)))
     if not path.is_relative_to(folder):
-        raise ImporterError(
+        raise CorpusError(
             f"a table of {folder} names {'/'.join(parts)!r}, which is outside that folder: mend the table"
         )
     return path
