@@ -40,10 +40,8 @@ class FrameSource:
     def of(cls, store: FeatureStore, segment_ids: Sequence[str], layer: int | None) -> "FrameSource":
         """The frames of these segments in one layer of a store; layer None gives all layers.
 
-        Raises ValueError for a layer or a segment that the store does not have.
+        Raises ValueError for a segment that the store does not have.
         """
-        if layer is not None and not -store.n_layers <= layer < store.n_layers:
-            raise ValueError(f"{store.folder} has layers 0 to {store.n_layers - 1}, not {layer}")
         spans = store.segments.set_index("segment_id")[["start", "length"]]
         missing = [segment for segment in segment_ids if segment not in spans.index]
         if missing:

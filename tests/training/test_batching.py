@@ -85,12 +85,10 @@ def test_a_store_serves_its_rows_without_being_read_whole(tmp_path, layer):
         assert torch.equal(a["text"].lengths, b["text"].lengths)
 
 
-def test_a_store_lacks_a_segment_or_a_layer(tmp_path):
+def test_a_store_lacks_a_segment(tmp_path):
     store = stored(tmp_path)
     with pytest.raises(ValueError, match="no segment 's9'"):
         FrameSource.of(store, ["s1", "s9"], 0)
-    with pytest.raises(ValueError, match="layers 0 to 1, not 2"):
-        FrameSource.of(store, ["s1"], 2)
 
 
 def test_standardised_as_by_hand():
