@@ -47,7 +47,7 @@ def make(folder: Path, name: str = "planted", classes: bool = False, **arrays: A
 
 
 def looked_over(folder: Path) -> Audit:
-    return audit(load_corpus(folder), progress=False)
+    return audit(load_corpus(folder))
 
 
 def noise(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -166,10 +166,10 @@ def test_labels_of_the_wrong_range_and_absent_splits(tmp_path):
 
 def test_a_generated_corpus_is_held_against_its_oracle(tiny_corpora):
     corpus = tiny_corpora["mini-mosi"]
-    found = audit(corpus, progress=False)
+    found = audit(corpus)
     assert "oracle: the generator's posterior mean" in found.probes[0]["known"]
     assert any("audio files were not probed" in note for note in found.notes)
-    media = audit(corpus, media=True, progress=False)
+    media = audit(corpus, media=True)
     assert [row["modality"] for row in media.probes] == ["text", "audio files", "video files"]
     assert all("oracle" in row["known"] for row in media.probes)
     assert not any("not probed" in note for note in media.notes)

@@ -12,6 +12,7 @@ over each word, as word-level methods need and the SDK's `align` does; the folde
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,48 +34,34 @@ _KINDS = {"wordvectors": "text", "glove": "text", "bert": "text", "timestampedwo
           "phones": "", "covarep": "audio", "opensmile": "audio", "facet": "vision", "openface": "vision"}  # fmt: skip
 
 
-class Sequence:
-    """One computational sequence, read a video at a time."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise CorpusError(f"{path} is not a readable .csd file ({error}): fetch it again") from error
-        roots = list(self._file.keys())
-        if not roots or "data" not in self._file[roots[0]]:
-            self._file.close()
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[str, Any]]:
+    """Name of the first root of a computational sequence, and its group of videos, read one at a time by `rows_of`."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise CorpusError(f"{path} is not a readable .csd file ({error}): fetch it again") from error
+    with file:
+        roots = list(file.keys())
+        if not roots or "data" not in file[roots[0]]:
             raise CorpusError(f"{path} has no /<root>/data (its roots: {roots}): it is no computational sequence")
-        self.root = str(roots[0])
         if len(roots) > 1:
             logger.warning("%s has the roots %s; the first is read", path, ", ".join(roots))
-        self._data = self._file[self.root]["data"]
+        yield str(roots[0]), file[roots[0]]["data"]
 
-    def __enter__(self) -> "Sequence":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __contains__(self, video: str) -> bool:
-        return video in self._data
-
-    def videos(self) -> Iterator[str]:
-        yield from self._data.keys()
-
-    def get(self, video: str) -> tuple[np.ndarray, Float[np.ndarray, "row 2"]]:
-        """(features [row, dim], intervals in seconds); bytes stay bytes."""
-        entry = self._data[video]
-        missing = [k for k in ("features", "intervals") if k not in entry]
-        if missing:
-            raise CorpusError(f"{self.path}: {video} has no {' and no '.join(missing)}: fetch the file again")
-        features, intervals = entry["features"][()], np.asarray(entry["intervals"][()], np.float64)
-        if features.ndim == 1:
-            features = features[:, None]
-        if intervals.shape != (len(features), 2):
-            raise CorpusError(f"{self.path}: {video} has {len(features)} rows but intervals {intervals.shape}")
-        return features, intervals
+def rows_of(data: Any, video: str) -> tuple[np.ndarray, Float[np.ndarray, "row 2"]]:
+    """(features [row, dim], intervals in seconds) of a video; bytes stay bytes."""
+    entry, path = data[video], data.file.filename
+    missing = [k for k in ("features", "intervals") if k not in entry]
+    if missing:
+        raise CorpusError(f"{path}: {video} has no {' and no '.join(missing)}: fetch the file again")
+    features, intervals = entry["features"][()], np.asarray(entry["intervals"][()], np.float64)
+    if features.ndim == 1:
+        features = features[:, None]
+    if intervals.shape != (len(features), 2):
+        raise CorpusError(f"{path}: {video} has {len(features)} rows but intervals {intervals.shape}")
+    return features, intervals
 
 
 def read(
@@ -136,30 +123,19 @@ def read(
     by_word = _intervals(table, words) if align == "words" and words is not None else None
     arrays = {n: _frames(table, path, n, step, by_word, max_frames, manifest) for n, path in chosen.items()}
     manifest.counts["files"] = {"labels": label_path.name, **{n: path.name for n, path in chosen.items()}}
-    return Draft(
-        name,
-        table.assign(start=table["start"].map(str), end=table["end"].map(str)),
-        Task(),
-        "Imported from CMU SDK files" + _frame_text(align, step),
-        manifest,
-        arrays,
-        words,
-    )
-
-
-def _frame_text(align: str, step: float | None) -> str:
-    if align == "words":
-        return "; one vector a word."
-    return f"; one frame averages {step} s." if step else "."
+    frames = f"; one frame averages {step} s." if step else "."
+    description = "Imported from CMU SDK files" + ("; one vector a word." if align == "words" else frames)
+    table = table.assign(start=table["start"].map(str), end=table["end"].map(str))
+    return Draft(name, table, Task(), description, manifest, arrays, words)
 
 
 def label_table(path: Path, name: str | None = None) -> tuple[pd.DataFrame, str]:
     """(segment_id, video_id, clip_id, label, label_1 ..., start, end of each label interval; name of the corpus)."""
     rows: list[dict[str, Any]] = []
-    with Sequence(path) as sequence:
-        name = name or LABEL_ROOTS.get(sequence.root, path.stem)
-        for video in sequence.videos():
-            values, intervals = sequence.get(video)
+    with opened(path) as (root, data):
+        name = name or LABEL_ROOTS.get(root, path.stem)
+        for video in data:
+            values, intervals = rows_of(data, video)
             for index, (value, (start, end)) in enumerate(zip(values, intervals, strict=True)):
                 clip = index + 1 if name == "cmu-mosi" else index
                 segment = f"{video}_{clip}" if name == "cmu-mosi" else f"{video}[{clip}]"
@@ -181,8 +157,8 @@ def _in(folder: Path, file: str | Path) -> Path:
 def _label_file(folder: Path) -> Path:
     files = sorted(folder.glob("*.csd")) if folder.is_dir() else []
     for path in files:
-        with Sequence(path) as sequence:
-            if sequence.root in LABEL_ROOTS:
+        with opened(path) as (root, _):
+            if root in LABEL_ROOTS:
                 return path
     raise CorpusError(
         f"{folder} has no .csd file with the root {' or '.join(map(repr, LABEL_ROOTS))}: pass labels=, the label file"
@@ -209,13 +185,11 @@ def _with_words(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, pd.DataF
     """Texts, and times of the words from the start of their segment; "sp" (a pause) is no word."""
     texts: dict[int, str] = {}
     rows: list[dict[str, Any]] = []
-    with Sequence(path) as sequence:
+    with opened(path) as (_, data):
         for video, part in table.groupby("video_id", sort=False):
-            raw, times = (
-                sequence.get(str(video)) if str(video) in sequence else (np.empty((0, 1), object), np.empty((0, 2)))
-            )
+            raw, times = rows_of(data, str(video)) if video in data else (np.empty((0, 1), object), np.empty((0, 2)))
             words = [w.decode("utf-8", "replace") if isinstance(w, bytes) else str(w) for w in raw[:, 0]]
-            middles = times.mean(axis=1) if len(times) else np.empty(0)
+            middles = times.mean(axis=1)
             for row, segment, start, end in part[["segment_id", "start", "end"]].itertuples():
                 inside = [i for i in np.flatnonzero((middles >= start) & (middles < end)) if words[i] not in ("sp", "")]
                 texts[row] = " ".join(words[i] for i in inside)
@@ -255,11 +229,11 @@ def _frames(
 ) -> Float[np.ndarray, "segment time dim"]:
     parts: dict[int, np.ndarray] = {}
     width, cut, blank, silent = 0, 0, [], 0
-    with Sequence(path) as sequence:
+    with opened(path) as (_, data):
         for video, part in tqdm(table.groupby("video_id", sort=False), desc=f"reading {path.name}", unit="video"):
-            known = str(video) in sequence
+            known = video in data
             if known:
-                values, times = sequence.get(str(video))
+                values, times = rows_of(data, str(video))
                 if values.dtype.kind not in "fiu":
                     raise CorpusError(f"{path} holds {values.dtype}, not numbers: name it 'words' in features=")
                 values, width = finite(values, name, manifest), values.shape[1]
@@ -295,14 +269,11 @@ def _over_words(
 ) -> tuple[Float[np.ndarray, "word dim"], int]:
     """Mean of the frames whose middle lies in each word, zeros for a word without one, and how many of those."""
     means = np.zeros((len(words), frames.shape[1]), np.float32)
-    without = 0
-    for row, (start, end) in enumerate(words):
-        inside = (middles >= start) & (middles < end)
-        if inside.any():
-            means[row] = frames[inside].mean(axis=0)
-        else:
-            without += 1
-    return means, without
+    inside = [(middles >= start) & (middles < end) for start, end in words]
+    for row, some in enumerate(inside):
+        if some.any():
+            means[row] = frames[some].mean(axis=0)
+    return means, sum(not some.any() for some in inside)
 
 
 def _averaged(frames: np.ndarray, bins: np.ndarray) -> Float[np.ndarray, "bin dim"]:
