@@ -20,7 +20,6 @@ from msakit.strict import Strict, from_yaml, parse
 from msakit.suggestions import did_you_mean
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "profiles"
-BUILT_ENCODERS = "build/encoders"  # where the workflow pre-trains the mini encoders
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -45,24 +44,16 @@ class Profile(Strict):
             raise ValueError(f"profile {self.profile!r} has no notebook {notebook!r}: it has {known}.{near}")
         return self.notebooks[notebook]
 
-    def generated_corpora(self, notebook: str) -> list[str]:
-        """The corpora of a notebook that are generated here, by name."""
-        from msakit.data import CORPORA
-
-        return [name for name in dict.fromkeys(_inputs(self.parameters(notebook))) if name in CORPORA]
-
-    def built_encoders(self, notebook: str) -> list[str]:
-        """The encoders of a notebook that are pre-trained here, by name."""
-        paths = map(Path, dict.fromkeys(_inputs(self.parameters(notebook))))
-        return [path.name for path in paths if path.parent == Path(BUILT_ENCODERS)]
+    def inputs(self, notebook: str) -> list[str]:
+        """The corpora of a notebook, and the paths of its encoders and tokenizers, as its parameters name them."""
+        return list(dict.fromkeys(_inputs(self.parameters(notebook))))
 
     def needs(self) -> list[str]:
         """Corpora and checkpoints of all notebooks that are neither generated, built nor installed here."""
         from msakit.data import CORPORA
 
-        names = dict.fromkeys(name for parameters in self.notebooks.values() for name in _inputs(parameters))
-        built = ("build/", "package:")
-        return [name for name in names if name not in CORPORA and not name.startswith(built)]
+        names = dict.fromkeys(name for notebook in self.notebooks for name in self.inputs(notebook))
+        return [name for name in names if name not in CORPORA and not name.startswith(("build/", "package:"))]
 
 
 def load_profile(name: str | Path) -> Profile:
@@ -97,7 +88,6 @@ def _filled_in(value: Any, path: Path) -> Any:
 
 
 def _inputs(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Corpora, and paths of encoders and tokenizers, as the parameters name them."""
     from msakit.encoders import ENCODERS
 
     yield from parameters.get("corpora") or ()

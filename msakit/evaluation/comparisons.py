@@ -144,20 +144,42 @@ def compare(terms: Sequence[tuple[float | int, Scored]], null: float = 0.0) -> C
     names = ", ".join(arm.arm for arm in arms)
     if len({arm.folds is None for arm in arms}) > 1:
         raise ValueError(f"of {names} some were run in folds and some were not; run them in the same way")
-    if arms[0].folds is not None:
-        paired = len({arm.division for arm in arms}) == 1
-        return _paired_folds(terms, null) if paired else _unpaired_folds(terms, null)
-    if len({arm.segments for arm in arms}) > 1:
-        raise ValueError(f"{names} were tested on different segments; run them on the same corpus and split")
     difference = float(sum(c * arm.values.mean() for c, arm in terms))
-    by_seed = [(_variance(c, arm.values), len(arm.values) - 1) for c, arm in terms if arm.trained]
-    left_out = np.sum([c * arm.left_out for c, arm in terms if arm.left_out is not None], axis=0)
-    g = len(left_out)
-    by_video = (g - 1) / g * float(((left_out - left_out.mean()) ** 2).sum())
-    se, df = _together([*by_seed, (by_video, g - 1)])
-    seeds = float(np.sqrt(sum(part for part, _ in by_seed)))
-    return _tested(terms, difference, se, seeds, float(np.sqrt(by_video)), df, null, SEEDS_AND_VIDEOS,
-                   tuple(len(arm.values) for arm in arms))  # fmt: skip
+    n_runs, videos = tuple(len(arm.values) for arm in arms), float("nan")
+    if arms[0].folds is None:
+        if len({arm.segments for arm in arms}) > 1:
+            raise ValueError(f"{names} were tested on different segments; run them on the same corpus and split")
+        parts = [(_variance(c, arm.values), len(arm.values) - 1) for c, arm in terms if arm.trained]
+        seeds = float(np.sqrt(sum(part for part, _ in parts)))
+        left_out = np.sum([c * arm.left_out for c, arm in terms if arm.left_out is not None], axis=0)
+        g = len(left_out)
+        by_video = (g - 1) / g * float(((left_out - left_out.mean()) ** 2).sum())
+        unit, videos = SEEDS_AND_VIDEOS, float(np.sqrt(by_video))
+        se, df = _together([*parts, (by_video, g - 1)])
+    elif len({arm.division for arm in arms}) == 1:
+        folds = [(c, arm.values, arm.folds) for c, arm in terms if arm.folds is not None]
+        common = sorted(set.intersection(*(set(own.tolist()) for _, _, own in folds)))
+        by_fold = np.sum([c * values[np.isin(own, common)] for c, values, own in folds], axis=0)
+        k = len(common)
+        # Where the arms were trained on different shares of the folds, the larger correction.
+        share = max((arm.test_to_train for arm in arms if arm.trained), default=0.0)
+        se, df = _together([(_variance(1.0, by_fold, share), k - 1)])
+        difference = float(by_fold.mean()) if k else float("nan")
+        unit, n_runs, seeds = PAIRED_FOLDS, (k,) * len(terms), se
+    else:
+        shares = [arm.test_to_train if arm.trained else 0.0 for arm in arms]
+        variances = [_variance(c, arm.values, share) for (c, arm), share in zip(terms, shares, strict=True)]
+        se, df = _together([(part, n - 1) for part, n in zip(variances, n_runs, strict=True)])
+        unit, seeds = UNPAIRED_FOLDS, se
+    p = low = high = float("nan")
+    if np.isfinite([difference, se, df]).all():
+        from scipy import stats
+
+        p = float(2 * stats.t.sf(abs(difference - null) / se, df))
+        half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * se
+        low, high = difference - half, difference + half
+    return Comparison(difference, low, high, se, seeds, videos, df, p, null, unit, n_runs, arms[0].n_segments,
+                      arms[0].n_videos)  # fmt: skip
 
 
 def _variance(c: float, values: np.ndarray, share: float = 0.0) -> float:
@@ -176,37 +198,3 @@ def _together(parts: Sequence[tuple[float, float | int]]) -> tuple[float, float]
     if not variance > 0:
         return float("nan"), float("nan")
     return float(np.sqrt(variance)), variance**2 / sum(part**2 / d for part, d in parts if part > 0)
-
-
-def _paired_folds(terms: Sequence[tuple[float, Scored]], null: float) -> Comparison:
-    common = sorted(set.intersection(*(set(arm.folds.tolist()) for _, arm in terms if arm.folds is not None)))
-    by_fold = np.sum([c * arm.values[np.isin(arm.folds, common)] for c, arm in terms if arm.folds is not None], axis=0)
-    k = len(common)
-    # Where the arms were trained on different shares of the folds, the larger correction.
-    ratios = [arm.test_to_train for _, arm in terms if arm.trained]
-    se, df = _together([(_variance(1.0, by_fold, max(ratios, default=0.0)), k - 1)])
-    difference = float(by_fold.mean()) if k else float("nan")
-    return _tested(terms, difference, se, se, float("nan"), df, null, PAIRED_FOLDS, (k,) * len(terms))
-
-
-def _unpaired_folds(terms: Sequence[tuple[float, Scored]], null: float) -> Comparison:
-    shares = [arm.test_to_train if arm.trained else 0.0 for _, arm in terms]
-    variances = [_variance(c, arm.values, share) for (c, arm), share in zip(terms, shares, strict=True)]
-    se, df = _together([(part, len(arm.values) - 1) for part, (_, arm) in zip(variances, terms, strict=True)])
-    difference = float(sum(c * arm.values.mean() for c, arm in terms))
-    return _tested(terms, difference, se, se, float("nan"), df, null, UNPAIRED_FOLDS,
-                   tuple(len(arm.values) for _, arm in terms))  # fmt: skip
-
-
-def _tested(terms: Sequence[tuple[float, Scored]], difference: float, se: float, seeds: float, videos: float, df: float,
-            null: float, unit: str, n_runs: tuple[int, ...]) -> Comparison:  # fmt: skip
-    from scipy import stats
-
-    p = low = high = float("nan")
-    if np.isfinite([difference, se, df]).all():
-        p = float(2 * stats.t.sf(abs(difference - null) / se, df))
-        half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * se
-        low, high = difference - half, difference + half
-    first = terms[0][1]
-    return Comparison(difference, low, high, se, seeds, videos, df, p, null, unit, n_runs, first.n_segments,
-                      first.n_videos)  # fmt: skip

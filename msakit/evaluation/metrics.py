@@ -285,9 +285,6 @@ METRICS: dict[str, Metric] = {
 # The same where two classes are decided by a threshold of 0.5 on the logit in place of the probability.
 ON_LOGITS = {"accuracy": "accuracy_logit05", "f1_macro": "f1_macro_logit05", "f1_binary": "f1_binary_logit05"}
 
-# Names of the literature that leave the subset open; they mean the subset on which most scripts print them.
-ALIASES = {"f1w": "f1w_non0", "f1w_swapped": "f1w_swapped_non0"}
-
 PROFILES: dict[str, tuple[str, ...]] = {
     "mini": ("mae", "corr", "acc2_has0", "acc2_non0", "acc7_round", "f1w_non0"),
     "ando": ("mae", "corr", "acc2_has0", "acc2_non0", "f1w_has0", "f1w_non0", "ua_has0", "ua_non0", "f1_macro_has0",
@@ -306,12 +303,10 @@ PROFILES: dict[str, tuple[str, ...]] = {
 
 
 def metric(name: str) -> Metric:
-    """The metric of that name or alias. Raises ValueError listing the choices."""
-    try:
-        return METRICS[ALIASES.get(name, name)]
-    except KeyError:
-        choices = ", ".join([*METRICS, *ALIASES])
-        raise ValueError(f"no metric is called {name!r}; choose from: {choices}") from None
+    """The metric of that name. Raises ValueError listing the choices."""
+    if name not in METRICS:
+        raise ValueError(f"no metric is called {name!r}; choose from: {', '.join(METRICS)}")
+    return METRICS[name]
 
 
 def names(wanted: str | Sequence[str]) -> tuple[str, ...]:

@@ -389,11 +389,9 @@ def set_aside(run: Run, root: Path, folder: Path) -> None:
     path = run_path(root, run.record)
     target = folder / path.relative_to(root).parent
     target.mkdir(parents=True, exist_ok=True)
-    tables = [_table_path(path, name) for name in (PREDICTIONS, *run.record.artifacts)]
     # The record first: without it the rest counts for nothing.
-    for file in (path, path.with_name(path.stem + RUNTIME), *tables):
-        if file.is_file():
-            file.replace(target / f"{path.stem}.{run.record.key[:12]}{file.name.removeprefix(path.stem)}")
+    for file in sorted(path.parent.glob(f"{path.stem}.*"), key=lambda file: file != path):
+        file.replace(target / f"{path.stem}.{run.record.key[:12]}{file.name.removeprefix(path.stem)}")
 
 
 # --- packed -------------------------------------------------------------------------------------------------------
@@ -404,39 +402,25 @@ class _Packed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tables: dict[str, tuple[Any, dict[tuple[Any, ...], tuple[int, int]]]] = {}
+        self._tables: dict[str, tuple[Any, dict[Any, Any]]] = {}  # the table, and which rows are a run's
 
     def read(self, identity: tuple[Any, ...], name: str, columns: list[str]) -> pd.DataFrame:
-        """The rows of one run, which may be none. Raises RecordError where a column is missing."""
-        path = self.folder / f"{name}.parquet"
-        if name not in self._tables:
-            self._tables[name] = self._open(path)
-        table, spans = self._tables[name]
-        start, stop = spans.get(identity, (0, 0))
-        try:
-            frame: pd.DataFrame = table.slice(start, stop - start).select(columns).to_pandas()
-        except KeyError as error:
-            raise RecordError(f"{path}: no such column ({error}); publish the results again") from error
-        return frame
-
-    @staticmethod
-    def _open(path: Path) -> tuple[Any, dict[tuple[Any, ...], tuple[int, int]]]:
+        """The rows of one run, which may be none. Raises RecordError where the file is not in order."""
         from pyarrow import ArrowException, parquet
 
+        path = self.folder / f"{name}.parquet"
         try:
-            table = parquet.read_table(path)
-            owner = table.select(list(IDENTITY)).to_pandas().fillna({"fold": -1})
+            if name not in self._tables:
+                table = parquet.read_table(path)
+                owner = table.select(list(IDENTITY)).to_pandas().fillna({"fold": -1})
+                self._tables[name] = table, owner.groupby(list(IDENTITY)).indices
+            table, rows = self._tables[name]
+            *others, fold = identity
+            own = rows.get((*others, -1 if fold is None else fold), np.array([], int))
+            frame: pd.DataFrame = table.select(columns).take(own).to_pandas()
         except (OSError, KeyError, ArrowException) as error:
             raise RecordError(f"{path}: not readable as parquet ({error}); publish the results again") from error
-        starts = np.flatnonzero((owner != owner.shift()).any(axis=1)).tolist()
-        spans: dict[tuple[Any, ...], tuple[int, int]] = {}
-        for start, stop in zip(starts, [*starts[1:], len(owner)], strict=True):
-            corpus, arm, seed, fold = owner.iloc[start]
-            identity = (str(corpus), str(arm), int(seed), int(fold) if fold >= 0 else None)
-            if identity in spans:
-                raise RecordError(f"{path}: the rows of {identity} are not together; publish the results again")
-            spans[identity] = start, stop
-        return table, spans
+        return frame
 
 
 def _packed_readers(path: Path) -> list[Callable[[], Run]]:

@@ -74,8 +74,8 @@ def test_weighted_f1_and_its_swapped_twin():
     assert value("f1w_all_gt", guess, label).value == pytest.approx(0.4)
     label, guess = np.array([1.0, 1, 1, -1]), np.array([1.0, 1, -1, -1])
     # F1(pos) = 4/5, F1(neg) = 2/3; label support 3:1, predicted support 2:2.
-    assert value("f1w", guess, label).value == pytest.approx((3 * 0.8 + 2 / 3) / 4)
-    assert value("f1w_swapped", guess, label).value == pytest.approx((2 * 0.8 + 2 * 2 / 3) / 4)
+    assert value("f1w_non0", guess, label).value == pytest.approx((3 * 0.8 + 2 / 3) / 4)
+    assert value("f1w_swapped_non0", guess, label).value == pytest.approx((2 * 0.8 + 2 * 2 / 3) / 4)
     assert value("f1_macro_non0", guess, label).value == pytest.approx((0.8 + 2 / 3) / 2)
     assert value("ua_non0", guess, label).value == pytest.approx((2 / 3 + 1) / 2)
 
