@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from msakit.data.corpus import Corpus, load_corpus
+from msakit.encoders.base import Encoder
 
 MEAN_FRAMES = {"text": 15, "audio": 21, "vision": 13}
 SPREAD = 0.6  # standard deviation of the logarithm
@@ -54,10 +55,10 @@ def corpus(folder: Path, segments: int) -> Corpus:
     return load_corpus(folder)
 
 
-class GeneratedEncoder:
+class GeneratedEncoder(Encoder):
     """Stands where an encoder would: noise of the published shape, made when a segment is encoded."""
 
-    name, dim, frame_rate, conventional = "generated", DIM, None, False
+    name, dim = "generated", DIM
 
     def __init__(self, modality: str, n_layers: int, segments: int) -> None:
         self.modality, self.n_layers = modality, n_layers

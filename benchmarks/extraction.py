@@ -46,7 +46,7 @@ from msakit.encoders.audio import AudioEncoder
 from msakit.encoders.pretrain.common import word_pieces
 from msakit.encoders.text import TextEncoder, TokenIds
 from msakit.encoders.vision import VisionEncoder
-from msakit.features import BATCH_FRAMES, _batches, extract
+from msakit.features import _batches, extract
 
 SEGMENTS = {"text": 160, "audio": 16, "vision": 12}
 LAYERS = 3
@@ -155,9 +155,8 @@ def _measure(folder: Path, modality: str, encoder: Any, half: Any) -> dict[str, 
     whole = corpus(folder / modality / "corpus", modality, SEGMENTS[modality])
     rows = [{str(key): value for key, value in row.items()} for row in whole.table().to_dict("records")]
     prepared = [encoder.prepare(row) for row in rows]
-    limit = getattr(encoder, "batch_frames", BATCH_FRAMES)
     sizes = {row: encoder.size(item) for row, item in enumerate(prepared)}
-    batches = [[prepared[row] for row in batch] for batch in _batches(sizes, limit)]
+    batches = [[prepared[row] for row in batch] for batch in _batches(sizes, encoder.batch_frames)]
     times: dict[str, list[float]] = {"extract": [], "half": [], "bare": [], "reference": []}
     for number in range(ROUNDS):
         root = folder / modality / str(number)

@@ -14,8 +14,6 @@ needs twice its size on disk.
 
 A segment that cannot be encoded is one frame of zeros with status "failed" and the reason. Values beyond the range of
 float16 are held at +-65504 and counted in config.json, and so are texts that a limit of the encoder truncated.
-
-While the model works on one bucket, threads read and decode the next one.
 """
 
 import fcntl
@@ -37,6 +35,7 @@ from jaxtyping import Float16, Float32
 from tqdm import tqdm
 
 from msakit.data.corpus import Corpus
+from msakit.data.media import MediaError
 from msakit.encoders import ENCODERS, encoder_class
 from msakit.encoders.base import HALF_MAX, Encoder, SegmentError
 from msakit.files import new_folder, replacing
@@ -44,10 +43,8 @@ from msakit.files import new_folder, replacing
 log = logging.getLogger(__name__)
 
 VERSION = 2
-BATCH_FRAMES = 4096  # of a padded batch, where the encoder does not say
-BUCKET = 64  # segments read, encoded and saved together, where the encoder does not say
 READERS = 2  # threads that read and decode ahead of the model
-SHARD = ("frames", "lengths", "ids", "reasons", "blank", "truncated")
+COLUMNS = ("segment_id", "length", "reason", "blank_frames", "truncated")  # of a shard, beside its frames
 
 
 class FeatureError(ValueError):
@@ -68,13 +65,11 @@ class FeatureStore:
         self.layers = layers
         self.segments = segments
         self.config = config
-        self._failed = segments.loc[segments["status"] == "failed", "segment_id"].to_numpy(dtype=np.str_)
-        self._spans = {
-            str(segment_id): (int(start), int(start) + int(length))
-            for segment_id, start, length in zip(
-                segments["segment_id"], segments["start"], segments["length"], strict=True
-            )
-        }
+        self._failed = set(segments.loc[segments["status"] == "failed", "segment_id"].astype(str))
+        stops = segments["start"] + segments["length"]
+        self._spans = dict(
+            zip(segments["segment_id"].astype(str), zip(segments["start"], stops, strict=True), strict=True)
+        )
 
     @classmethod
     def open(cls, folder: Path | str) -> "FeatureStore":
@@ -90,8 +85,6 @@ class FeatureStore:
             raise FeatureError(f"{folder} is not a feature store ({error}); delete it and extract again") from error
         if config.get("version") != VERSION:
             raise FeatureError(f"{folder} has version {config.get('version')}, not {VERSION}; extract again")
-        if list(layers.shape) != config["shape"] or int(segments["length"].sum()) != layers.shape[1]:
-            raise FeatureError(f"{folder}: layers.npy does not fit config.json and segments.csv; extract again")
         return cls(folder, layers, segments, config)
 
     @property
@@ -129,13 +122,14 @@ class FeatureStore:
 
         A failed segment is zeros. Raises FeatureError where numbers of frames differ.
         """
-        spans = np.array([self._span(segment_id) for segment_id in segment_ids], dtype=np.int64).reshape(-1, 2)
-        failed = np.isin(np.asarray(segment_ids, dtype=np.str_), self._failed)
-        lengths = np.unique(np.diff(spans[~failed]) if not failed.all() else 1)
+        kept = [(row, *self._span(name)) for row, name in enumerate(segment_ids) if name not in self._failed]
+        lengths = sorted({stop - start for _, start, stop in kept}) or [1]
         if len(lengths) > 1:
             raise FeatureError(f"{self.folder}: segments have {lengths[0]} to {lengths[-1]} frames, not all as many")
-        taken = np.zeros((len(spans), int(lengths[0]), self.dim), dtype=np.float16)
-        taken[~failed] = self.layers[self._layer(layer)][spans[~failed, :1] + np.arange(lengths[0])]
+        frames = self.layers[self._layer(layer)]
+        taken = np.zeros((len(segment_ids), lengths[0], self.dim), dtype=np.float16)
+        for row, start, stop in kept:
+            taken[row] = frames[start:stop]
         return taken
 
     def _layer(self, layer: int) -> int:
@@ -189,9 +183,8 @@ def extract(
 ) -> FeatureStore:
     """All layers of all segments; returns at once if they are there, goes on where a killed run stopped.
 
-    Segments of like length form buckets (`encoder.bucket` segments, or 64): what a kill can cost, and, twice, what lies
-    in memory. In a bucket they form padded batches of at most `encoder.batch_frames` frames (or 4096; a longer segment
-    goes alone).
+    Segments of like length form buckets of `encoder.bucket`: what a kill can cost, and, twice, what lies in memory. In
+    a bucket they form padded batches of at most `encoder.batch_frames` frames; a longer segment goes alone.
 
     Args:
         corpus: what to encode, all splits.
@@ -215,47 +208,48 @@ def extract(
             partial.mkdir(exist_ok=True)
             for killed in folder.parent.glob(f"{folder.name}.*.partial"):
                 shutil.rmtree(killed)
-            shards = _encode_buckets(_by_length(corpus, encoder), encoder, partial, max_failed, progress)
+            shards = _encode_buckets(corpus, encoder, partial, max_failed, progress)
             with new_folder(folder) as whole:
                 _assemble(shards, encoder, corpus, whole)
-        if partial.exists():
-            shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
     return FeatureStore.open(folder)
 
 
-def _by_length(corpus: Corpus, encoder: Encoder) -> list[dict[str, Any]]:
-    """The rows of the corpus, those of like length together, so that little of a batch is padding."""
+def _encode_buckets(corpus: Corpus, encoder: Encoder, partial: Path, max_failed: float, progress: bool) -> list[Path]:
+    """The shards of all buckets. While the model works on one bucket, the next one is being read."""
     rows = [{str(key): value for key, value in row.items()} for row in corpus.table().to_dict("records")]
-    length = getattr(encoder, "estimated_size", None)
-    return rows if length is None else sorted(rows, key=length)  # stable: the order of the corpus among equals
+    rows.sort(key=encoder.estimated_size)  # stable: the order of the corpus among equals
+    buckets = []
+    for start in range(0, len(rows), encoder.bucket):
+        part = rows[start : start + encoder.bucket]
+        buckets.append((part, partial / f"{start:08d}-{start + len(part):08d}.npz"))
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="prepare")
 
+    def begin(number: int) -> tuple[dict[str, np.ndarray] | None, list[Future[tuple[Any, str]]]]:
+        """A bucket's content, if its shard is there, or its segments as they are being read."""
+        if number == len(buckets):
+            return None, []
+        part, shard = buckets[number]
+        content = _read_shard(shard)
+        return content, [readers.submit(_prepare, encoder, row) for row in part] if content is None else []
 
-def _encode_buckets(
-    rows: list[dict[str, Any]], encoder: Encoder, partial: Path, max_failed: float, progress: bool
-) -> list[Path]:
-    bucket = getattr(encoder, "bucket", BUCKET)
     failed: dict[str, str] = {}
     with_failures: list[Path] = []
-    shards: list[Path] = []
     title = f"{encoder.modality} {encoder.name}"
-    parts = [
-        (rows[start : start + bucket], partial / f"{start:08d}-{min(start + bucket, len(rows)):08d}.npz")
-        for start in range(0, len(rows), bucket)
-    ]
-    with (
-        ThreadPoolExecutor(READERS, thread_name_prefix="prepare") as readers,
-        tqdm(total=len(rows), desc=title, unit="segment", disable=not progress) as bar,
-    ):
-        for part, shard, content, prepared in _one_ahead(parts, encoder, readers):
+    bar = tqdm(total=len(rows), desc=title, unit="segment", disable=not progress, mininterval=2)
+    try:
+        ahead = begin(0)
+        for number, (part, shard) in enumerate(buckets):
+            content, prepared = ahead
+            ahead = begin(number + 1)
             if content is None:
                 content = _encode_bucket(part, [future.result() for future in prepared], encoder)
                 with replacing(shard) as temporary:
                     np.savez(temporary, allow_pickle=False, **content)
-            shards.append(shard)
-            bad = content["reasons"] != ""
+            bad = content["reason"] != ""
             if bad.any():
                 with_failures.append(shard)
-                failed.update(zip(content["ids"][bad].tolist(), content["reasons"][bad].tolist(), strict=True))
+                failed.update(zip(content["segment_id"][bad].tolist(), content["reason"][bad].tolist(), strict=True))
             if len(failed) > max_failed * len(rows):
                 # Shards with failures go, so that the next run reads the mended files.
                 for path in with_failures:
@@ -267,70 +261,48 @@ def _encode_buckets(
                     f"allows: {listed}{more}. Mend or leave out these rows, or raise max_failed."
                 )
             bar.update(len(part))
+    finally:
+        bar.close()
+        readers.shutdown(cancel_futures=True)  # after an error nobody waits for what has not begun
     for segment, reason in failed.items():
         log.warning("%s: segment %s is kept as zeros: %s", title, segment, reason)
-    return shards
-
-
-def _one_ahead(
-    parts: Iterable[tuple[list[dict[str, Any]], Path]], encoder: Encoder, readers: ThreadPoolExecutor
-) -> Iterator[tuple[list[dict[str, Any]], Path, dict[str, np.ndarray] | None, list[Future[Any]]]]:
-    """Each bucket with its shard's path and, if it is done already, its content; the next one is being read then."""
-    waiting: tuple[list[dict[str, Any]], Path, dict[str, np.ndarray] | None, list[Future[Any]]] | None = None
-    try:
-        for part, shard in parts:
-            content = _read_shard(shard)
-            prepared = [readers.submit(_prepare, encoder, row) for row in part] if content is None else []
-            if waiting is not None:
-                yield waiting
-            waiting = part, shard, content, prepared
-        if waiting is not None:
-            yield waiting
-    finally:
-        # After an error nobody waits for what has not begun.
-        readers.shutdown(wait=True, cancel_futures=True)
+    return [shard for _, shard in buckets]
 
 
 def _prepare(encoder: Encoder, row: dict[str, Any]) -> tuple[Any, str]:
     """(input of `encode`, ""), or (None, the reason)."""
     try:
         return encoder.prepare(row), ""
-    except SegmentError as error:
+    except (SegmentError, MediaError) as error:
         return None, str(error) or "no reason given"
 
 
 def _encode_bucket(rows: list[dict[str, Any]], items: list[tuple[Any, str]], encoder: Encoder) -> dict[str, np.ndarray]:
-    """One shard: frames [layer, frame, dim]; of each segment length, id, reason ("" is ok), blank frames, truncated."""
-    ids = [str(row["segment_id"]) for row in rows]
+    """One shard: frames [layer, frame, dim], and COLUMNS of each segment; of a segment that is ok the reason is ""."""
     reasons = [reason for _, reason in items]
     prepared = {position: item for position, (item, reason) in enumerate(items) if not reason}
     zeros = np.zeros((encoder.n_layers, 1, encoder.dim), dtype=np.float16)
     arrays: list[np.ndarray] = [zeros] * len(rows)
-    limit = getattr(encoder, "batch_frames", BATCH_FRAMES)
-    for batch in _batches({position: encoder.size(item) for position, item in prepared.items()}, limit):
+    sizes = {position: encoder.size(item) for position, item in prepared.items()}
+    for batch in _batches(sizes, encoder.batch_frames):
         encoded = encoder.encode([prepared[position] for position in batch])
         for position, array in zip(batch, encoded, strict=True):
-            if array.shape[0] != encoder.n_layers or array.shape[2] != encoder.dim:
-                raise FeatureError(
-                    f"{encoder.name} gave {array.shape} for {ids[position]}, not "
-                    f"[{encoder.n_layers}, time, {encoder.dim}]"
-                )
             if array.shape[1] == 0:
                 reasons[position] = "the encoder gave no frame"
             elif np.isnan(array).any():
                 reasons[position] = "the encoder gave values that are not numbers"
             else:
                 arrays[position] = array
-    counts = {}
-    for name, method in (("blank", "blank_frames"), ("truncated", "truncated")):
-        count = getattr(encoder, method, lambda _: 0)
-        counts[name] = [int(count(prepared[row])) if row in prepared else 0 for row in range(len(rows))]
+    blank, truncated = np.zeros((2, len(rows)), dtype=np.int64)
+    for position, item in prepared.items():
+        blank[position], truncated[position] = encoder.blank_frames(item), encoder.truncated(item)
     return {
         "frames": np.concatenate(arrays, axis=1),
-        "lengths": np.array([array.shape[1] for array in arrays], dtype=np.int64),
-        "ids": np.array(ids, dtype=np.str_),
-        "reasons": np.array(reasons, dtype=np.str_),
-        **{name: np.array(values, dtype=np.int64) for name, values in counts.items()},
+        "segment_id": np.array([str(row["segment_id"]) for row in rows]),
+        "length": np.array([array.shape[1] for array in arrays], dtype=np.int64),
+        "reason": np.array(reasons),
+        "blank_frames": blank,
+        "truncated": truncated,
     }
 
 
@@ -352,7 +324,7 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in SHARD}
+            return {name: archive[name] for name in ("frames", *COLUMNS)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged (%s) and will be encoded again", path, error)
         path.unlink()
@@ -361,43 +333,25 @@ def _read_shard(path: Path) -> dict[str, np.ndarray] | None:
 
 def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path) -> None:
     """The store's files from its shards, one shard in memory at a time."""
-    if not shards:
-        raise FeatureError(f"{corpus.folder} has no segment to encode")
-    tables, truncated = [], 0
+    tables = []
     for shard in shards:
         with np.load(shard, allow_pickle=False) as archive:
-            reasons = archive["reasons"]
-            truncated += int(archive["truncated"].sum())
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "segment_id": archive["ids"],
-                        "start": 0,
-                        "length": archive["lengths"],
-                        "status": np.where(reasons == "", "ok", "failed"),
-                        "reason": reasons,
-                        "blank_frames": archive["blank"],
-                    }
-                )
-            )
+            tables.append(pd.DataFrame({name: archive[name] for name in COLUMNS}))
     # Shards go by length, the store by the order of the corpus.
-    order = pd.Index(corpus.table()["segment_id"].astype(str))
-    segments = pd.concat(tables, ignore_index=True)
-    segments = segments.iloc[order.get_indexer(pd.Index(segments["segment_id"])).argsort()].reset_index(drop=True)
+    order = corpus.table()["segment_id"].astype(str).tolist()
+    segments = pd.concat(tables).set_index("segment_id").loc[order].reset_index()
     segments["start"] = segments["length"].cumsum() - segments["length"]
+    segments["status"] = np.where(segments["reason"] == "", "ok", "failed")
     starts = dict(zip(segments["segment_id"], segments["start"], strict=True))
+    truncated = int(segments["truncated"].sum())
     # int(): a numpy integer in the shape writes a header that cannot be read back.
     shape = (int(encoder.n_layers), int(segments["length"].sum()), int(encoder.dim))
     layers = np.lib.format.open_memmap(folder / "layers.npy", mode="w+", dtype=np.float16, shape=shape)
     clipped = 0
     for shard in shards:
         with np.load(shard, allow_pickle=False) as archive:
-            frames, ids, lengths = archive["frames"], archive["ids"], archive["lengths"]
-        beyond = int((np.abs(frames) >= HALF_MAX).sum())
-        if beyond:  # clipping float16 costs more than all the rest here
-            # Encoders clip by themselves; this is for one that does not.
-            np.clip(frames, -HALF_MAX, HALF_MAX, out=frames)
-            clipped += beyond
+            frames, ids, lengths = archive["frames"], archive["segment_id"], archive["length"]
+        clipped += int((np.abs(frames) >= HALF_MAX).sum())
         position = 0
         for segment, length in zip(ids, lengths, strict=True):
             start = starts[segment]
@@ -415,7 +369,7 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
     config = {
         "version": VERSION,
         "encoder": encoder.config(),
-        "spec": getattr(encoder, "spec", None),  # how `load_encoder` made it; the paths in it are no part of the key
+        "spec": encoder.spec,  # how `load_encoder` made it; the paths in it are no part of the key
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
         "modality": encoder.modality,
         "frame_rate": encoder.frame_rate,
@@ -425,7 +379,8 @@ def _assemble(shards: list[Path], encoder: Encoder, corpus: Corpus, folder: Path
         "truncated": truncated,
         "clipped": clipped,
     }
-    segments.to_csv(folder / "segments.csv", index=False)
+    columns = ["segment_id", "start", "length", "status", "reason", "blank_frames"]
+    segments[columns].to_csv(folder / "segments.csv", index=False)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     # On disk before the rename that makes them count.
     for path in folder.iterdir():

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float32
 from safetensors import SafetensorError
 
+from msakit.data.media import MediaError
 from msakit.encoders import load_encoder
 from msakit.encoders.base import SegmentError
 from msakit.features import FeatureStore
@@ -197,7 +198,7 @@ class Predictor:
             else:
                 try:
                     frames = self._frames(name, {"text": text, "audio": audio, "video": video})
-                except SegmentError as error:
+                except (SegmentError, MediaError) as error:
                     if given[name] is not None:
                         raise PredictorError(f"{name}: {error}") from error
                     absent[name] = str(error)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from msakit.data.corpus import load_corpus
-from msakit.encoders.base import SegmentError
+from msakit.encoders.base import Encoder, SegmentError, to_half
 from msakit.encoders.conventional import BagOfEmbeddings
 from msakit.features import (
     FeatureError,
@@ -26,7 +26,7 @@ from msakit.features import (
 )
 
 
-class Toy:
+class Toy(Encoder):
     """Frames of a segment: its number + frame / 10 + 100 * layer in both columns of three layers; length by number."""
 
     modality = "audio"
@@ -34,7 +34,6 @@ class Toy:
     dim = 2
     n_layers = 3
     frame_rate: float | None = 10.0
-    conventional = False
     batch_frames = 7
     bad: ClassVar[dict[str, str]] = {}
 
@@ -71,8 +70,7 @@ class Toy:
             values = (frames + 100 * np.arange(3)[:, None, None]) * np.ones(2) * self.scale
             if self.bad.get(prepared) == "nan":
                 values[1, 0, 0] = np.nan
-            with np.errstate(over="ignore"):
-                results.append(values.astype(np.float16))
+            results.append(to_half(values))
         return results
 
 

@@ -1,9 +1,6 @@
 """Encoders: one object a modality that turns a row of a corpus into `[layer, time, dim]` features.
 
-Every encoder has `modality`, `name`, `dim`, `n_layers` (hidden states; 0 is the embedding or CNN output, the last one
-the output), `frame_rate` (frames per second, None for text), `conventional`, `config()`, `prepare(row)`,
-`size(prepared)` and `encode(list of prepared)`; `msakit.encoders.base.Encoder` states them. `load_encoder` makes one
-from a line of a profile:
+`msakit.encoders.base.Encoder` states what every encoder has. `load_encoder` makes one from a line of a profile:
 
     load_encoder({"kind": "audio", "path": "microsoft/wavlm-large", "every": 10})
     load_encoder("text:bert-large-uncased")
@@ -41,18 +38,17 @@ ENCODERS: dict[str, str] = {
     "vision": "msakit.encoders.vision:VisionEncoder",
     "bag-of-embeddings": "msakit.encoders.conventional:BagOfEmbeddings",
     "acoustic-set": "msakit.encoders.conventional:AcousticSet",
-    "opensmile": "msakit.encoders.opensmile:OpenSmile",
+    "opensmile": "msakit.encoders.conventional:OpenSmile",
     "visual-set": "msakit.encoders.conventional:VisualSet",
-    "precomputed": "msakit.encoders.precomputed:Precomputed",
+    "precomputed": "msakit.encoders.conventional:Precomputed",
 }
 
 
 def load_encoder(spec: dict[str, Any] | str) -> Any:
     """An encoder from `{"kind": ..., "path": ..., **options}`, or from "kind" or "kind:path" in short.
 
-    `path` is a folder, a hub id, or "package:NAME/FOLDER" for a folder inside an installed package. Options are those
-    of the class's `from_pretrained`, or of the class itself where nothing is pre-trained. The encoder remembers the
-    whole of it as `spec`.
+    `path` is a folder, a hub id, or "package:NAME/FOLDER" for a folder inside an installed package. Options are the
+    keyword-only arguments of the class and of its `from_pretrained`. The encoder remembers the whole of it as `spec`.
 
     Raises ValueError, with the choices, for an unknown kind or option, an option of another type, or a package that is
     not installed; EncoderError, which is one, for a checkpoint that cannot be opened.
@@ -67,9 +63,11 @@ def load_encoder(spec: dict[str, Any] | str) -> Any:
         kind = options.pop("kind")
     found = encoder_class(kind)
     make = getattr(found, "from_pretrained", found)
+    parameters = {**inspect.signature(found).parameters, **inspect.signature(make).parameters}
     fields: dict[str, Any] = {
         name: (each.annotation, ... if each.default is each.empty else each.default)
-        for name, each in inspect.signature(make).parameters.items()
+        for name, each in parameters.items()
+        if each.kind is each.KEYWORD_ONLY or name == "path"
     }
     parse(create_model("Options", __base__=Strict, **fields), options, f"encoder of kind {kind!r}")
     spec = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from msakit.encoders import resolve_path
-from msakit.encoders.base import EncoderError
+from msakit.encoders.base import Encoder, EncoderError
 
 log = logging.getLogger(__name__)
 
@@ -158,10 +158,35 @@ def feature_size(encoder: nn.Module) -> int:
     return int(size)
 
 
-def set_frozen(encoder: nn.Module) -> None:
-    """No gradients and no dropout; the owner keeps it in eval mode when it is itself put in train mode."""
-    encoder.requires_grad_(False)
-    encoder.eval()
+class PretrainedEncoder(Encoder):
+    """An encoder made of a checkpoint's model and processor, its name, and keyword options of its own."""
+
+    load_processor: ClassVar[Any]  # one of the functions of this module
+    outputs: ClassVar[tuple[str, ...]] = ("hidden",)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        **options: Any,
+    ) -> Any:
+        """From a folder, hub id or package; `name` goes into folder names, by default the last part of the path."""
+        model, processor = load_frozen(path, dtype), cls.load_processor(path)
+        return cls(model, processor, name or short_name(path), device=device, **options)  # type: ignore[call-arg]
+
+    def _check_output(self, model: Any, name: str, output: str) -> None:
+        if output not in self.outputs:
+            raise EncoderError(
+                f"output of the {self.modality} encoder {name} is {output!r}: choose one of {', '.join(self.outputs)}"
+            )
+        if output == "projected" and not hasattr(model, "get_text_features"):
+            raise EncoderError(
+                f"{name} is a {type(model).__name__}, no dual encoder: output 'projected' needs one (CLIP)"
+            )
 
 
 @contextmanager

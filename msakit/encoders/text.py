@@ -6,20 +6,18 @@ with the embedding output kept as layer 0, so that their 0-based layer k is hidd
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from msakit.encoders.base import EncoderError, SegmentError, best_batch, pick_device, stack_layers
+from msakit.encoders.base import SegmentError, best_batch, pick_device, stack_layers
 from msakit.encoders.outputs import text_vectors
-from msakit.encoders.pretrained import load_frozen, load_tokenizer, short_name, weights_digest
+from msakit.encoders.pretrained import PretrainedEncoder, load_tokenizer, weights_digest
 from msakit.encoders.tokens import apply_tokenizer, token_limit
-
-OUTPUTS = ("hidden", "first", "projected")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class TokenIds:
     truncated: bool = False
 
 
-class TextEncoder:
+class TextEncoder(PretrainedEncoder):
     """Frames are tokens, specials included; texts longer than `max_length` tokens lose their end.
 
     output: "hidden", all hidden states of all tokens; "first", one frame, the first token of the last hidden state;
@@ -38,24 +36,20 @@ class TextEncoder:
     """
 
     modality = "text"
-    conventional = False
-    frame_rate: float | None = None
+    outputs = ("hidden", "first", "projected")
+    load_processor = staticmethod(load_tokenizer)
 
     def __init__(
         self,
         model: Any,
         tokenizer: Any,
         name: str,
+        *,
         max_length: int = 512,
         device: str = "cpu",
         output: str = "hidden",
     ):
-        if output not in OUTPUTS:
-            raise EncoderError(f"output of the text encoder {name} is {output!r}: choose one of {', '.join(OUTPUTS)}")
-        if output == "projected" and not hasattr(model, "get_text_features"):
-            raise EncoderError(
-                f"{name} is a {type(model).__name__}, no dual encoder: output 'projected' needs one (CLIP)"
-            )
+        self._check_output(model, name, output)
         self.max_length = token_limit(tokenizer, model.config, max_length)
         # Of an encoder-decoder only the encoder reads the text.
         if getattr(model.config, "is_encoder_decoder", False):
@@ -77,25 +71,6 @@ class TextEncoder:
         self._tokens = hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
         # Once here, so that threads find the truncation set: to set it while another thread tokenises is an error.
         apply_tokenizer(tokenizer, [""], self.max_length)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        name: str | None = None,
-        device: str = "auto",
-        dtype: str = "float32",
-        max_length: int = 512,
-        output: str = "hidden",
-    ) -> "TextEncoder":
-        """From a folder, hub id or package.
-
-        `max_length`: tokens of a text at most, fewer where model or tokenizer allow fewer; `name` goes into folder
-        names, and defaults to the last part of the path.
-        """
-        model = load_frozen(path, dtype)
-        return cls(model, load_tokenizer(path), name or short_name(path), max_length, device, output)
 
     def config(self) -> dict[str, Any]:
         hidden = {"layers": "0 = embeddings, last = output", "tokens": "all, specials included"}
@@ -130,11 +105,9 @@ class TextEncoder:
     @torch.inference_mode()
     def encode(self, batch: list[TokenIds]) -> list[Float16[np.ndarray, "layer time dim"]]:
         lengths = [len(text.ids) for text in batch]
-        ids = torch.full((len(batch), max(lengths)), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros_like(ids)
-        for row, text in enumerate(batch):
-            ids[row, : lengths[row]] = torch.tensor(text.ids)
-            mask[row, : lengths[row]] = 1
+        padding = self.tokenizer.pad_token_id or 0
+        ids = pad_sequence([torch.tensor(text.ids) for text in batch], batch_first=True, padding_value=padding)
+        mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
         ids, mask = ids.to(self.device), mask.to(self.device)
         if self.output != "hidden":
             return [stack_layers([vector[None]]) for vector in self._vectors(ids, mask)]

@@ -8,9 +8,7 @@ head of a fine-tuned model reads.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +17,13 @@ from jaxtyping import Bool, Float, Float16
 from torch import Tensor, nn
 
 from msakit.data.faces import video_faces
-from msakit.data.media import MediaError, read_frames, read_image
-from msakit.encoders.base import EncoderError, SegmentError, pick_device, stack_layers
+from msakit.data.media import read_frames, read_image
+from msakit.encoders.base import EncoderError, SegmentError, named_file, pick_device, stack_layers
 from msakit.encoders.outputs import grid, image_feature, image_vectors
-from msakit.encoders.pretrained import load_frozen, load_image_processor, short_name, weights_digest
+from msakit.encoders.pretrained import PretrainedEncoder, load_image_processor, weights_digest
 
 CLASS_TOKEN = re.compile(r"(^|\.)(class_embedding|cls_token|class_token)$")
 OTHER_TOKENS = re.compile(r"(^|\.)(distillation_token|register_tokens)$")  # stand between [CLS] and the patches
-OUTPUTS = ("hidden", "pooled", "projected", "grid")
-POSITIONS = ("cls", "mean")
 
 
 @dataclass(frozen=True)
@@ -37,18 +33,23 @@ class Pictures:
     pixels: Float[np.ndarray, "found channel height width"]
     found: Bool[np.ndarray, " time"]  # False: no face in that frame
 
+    def __len__(self) -> int:
+        return len(self.found)
 
-class VisionEncoder:
+
+class VisionEncoder(PretrainedEncoder):
     """Frames are video frames at `fps`; `faces=False` encodes whole frames instead of face crops of `face_size` px.
 
     output: "hidden", one vector a frame in all hidden states; "pooled", the output that `image_feature` takes;
     "projected", the vector of a dual encoder such as CLIP, of length 1; "grid", whose frames are the cells of a picture
     in the last layer that is `cell_dim` wide, or else in the last one. position: of hidden states [CLS] ("cls", where
-    there is one the default) or the mean over the patches ("mean").
+    there is one the default) or the mean over the patches ("mean"). batch: pictures a forward pass, by default 64 on a
+    GPU and 8 on a CPU.
     """
 
     modality = "vision"
-    conventional = False
+    outputs = ("hidden", "pooled", "projected", "grid")
+    load_processor = staticmethod(load_image_processor)
     # Pictures are large, and no padding is to be saved: few segments are held at once, in the order of the corpus.
     bucket = 16
     batch_frames = 512
@@ -58,6 +59,7 @@ class VisionEncoder:
         model: nn.Module,
         processor: Any,
         name: str,
+        *,
         fps: float | int = 3.0,
         faces: bool = True,
         face_size: int = 256,
@@ -67,12 +69,7 @@ class VisionEncoder:
         position: str | None = None,
         cell_dim: int | None = None,
     ):
-        if output not in OUTPUTS:
-            raise EncoderError(f"output of the vision encoder {name} is {output!r}: choose one of {', '.join(OUTPUTS)}")
-        if output == "projected" and not hasattr(model, "get_image_features"):
-            raise EncoderError(
-                f"{name} is a {type(model).__name__}, no dual encoder: output 'projected' needs one (CLIP)"
-            )
+        self._check_output(model, name, output)
         device = pick_device(device)
         tower: Any = model if output == "projected" else getattr(model, "vision_model", model)
         self.model: Any = tower.to(device).eval()
@@ -87,41 +84,20 @@ class VisionEncoder:
         self.batch = batch or (8 if device == "cpu" else 64)
         self.device = device
         class_token = any(CLASS_TOKEN.search(key) for key, _ in tower.named_parameters())
-        if position not in (None, *POSITIONS) or (position == "cls" and not class_token):
-            choices = ", ".join(POSITIONS) if class_token else "mean, as it has no [CLS]"
+        if position not in (None, "mean", *(["cls"] if class_token else [])):
+            choices = "cls, mean" if class_token else "mean, as it has no [CLS]"
             raise EncoderError(f"position of the vision encoder {name} is {position!r}: choose {choices}")
         self.position = position or ("cls" if class_token else "mean")
         others = [value for key, value in tower.named_parameters() if OTHER_TOKENS.search(key)]
         self._first_patch = class_token + sum(value.shape[-2] for value in others)
         self._weights = weights_digest(tower)
         # Layer count and widths differ by family and are not in one place of the configs: one blank picture tells.
-        blank = np.zeros((face_size, face_size, 3), dtype=np.uint8)
-        pixels = self._process([blank])
+        pixels = self._process([np.zeros((face_size, face_size, 3), dtype=np.uint8)])
         layers = self._layers(torch.from_numpy(pixels))
         self._shape = pixels.shape[1:]
         self._cells = layers[0].shape[1]
         self.n_layers: int = len(layers)
         self.dim: int = max(layer.shape[-1] for layer in layers)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        fps: float | int = 3.0,
-        faces: bool = True,
-        face_size: int = 256,
-        batch: int | None = None,
-        device: str = "auto",
-        dtype: str = "float32",
-        output: str = "hidden",
-        position: str | None = None,
-        cell_dim: int | None = None,
-    ) -> "VisionEncoder":
-        """From a folder, hub id or package. `batch`: pictures a forward pass, by default 64 on a GPU and 8 on a CPU."""
-        model, processor = load_frozen(path, dtype), load_image_processor(path)
-        name = short_name(path)
-        return cls(model, processor, name, fps, faces, face_size, batch, device, output, position, cell_dim)
 
     def config(self) -> dict[str, Any]:
         if self.output == "hidden":
@@ -139,19 +115,26 @@ class VisionEncoder:
             "fps": self.fps,
             "faces": self.faces,
             "face_size": self.face_size if self.faces else None,
-            "processor": {key: value for key, value in self.processor.to_dict().items() if _plain(value)},
+            "processor": {
+                key: value
+                for key, value in self.processor.to_dict().items()
+                if isinstance(value, str | int | float | bool | list | dict | type(None))
+            },
             "first_frame_seconds": 0.0,
         }
 
     def prepare(self, row: dict[str, Any]) -> Pictures:
-        try:
-            pictures, found = self._pictures(row)
-        except MediaError as error:
-            raise SegmentError(str(error)) from error
-        return Pictures(self._process([picture for picture, kept in zip(pictures, found, strict=True) if kept]), found)
-
-    def size(self, prepared: Pictures) -> int:
-        return len(prepared.found)
+        video, image = named_file(row, "video"), named_file(row, "image")
+        if video is not None and self.faces:
+            crops, found = video_faces(video, self.fps, self.face_size)
+            return Pictures(self._process(list(crops[found])), found)
+        if video is not None:
+            pictures = list(read_frames(video, fps=self.fps)[0])
+        elif image is not None:
+            pictures = [np.asarray(read_image(image))]
+        else:
+            raise SegmentError("neither a video nor an image is named")
+        return Pictures(self._process(pictures), np.ones(len(pictures), dtype=bool))
 
     def blank_frames(self, prepared: Pictures) -> int:
         """How many frames show no face."""
@@ -159,43 +142,22 @@ class VisionEncoder:
 
     @torch.inference_mode()
     def encode(self, batch: list[Pictures]) -> list[Float16[np.ndarray, "layer time dim"]]:
-        pixels = self._parts([pictures.pixels for pictures in batch])
-        parts = [stack_layers([layer.flatten(0, 1) for layer in self._layers(part)]) for part in pixels]
-        vectors = np.concatenate([np.zeros((self.n_layers, 0, self.dim), np.float16), *parts], axis=1)
-        results, start = [], 0
-        for pictures in batch:
-            found = pictures.found.repeat(self._cells)
-            frames = np.zeros((self.n_layers, len(found), self.dim), dtype=np.float16)
-            stop = start + int(found.sum())
-            frames[:, found] = vectors[:, start:stop]
-            results.append(frames)
-            start = stop
-        return results
-
-    def _pictures(self, row: dict[str, Any]) -> tuple[list[np.ndarray], Bool[np.ndarray, " time"]]:
-        video, image = row.get("video"), row.get("image")
-        if isinstance(video, str | Path) and str(video):
-            if self.faces:
-                crops, found = video_faces(Path(video), self.fps, self.face_size)
-                return list(crops), found
-            frames, _ = read_frames(Path(video), fps=self.fps)
-            return list(frames), np.ones(len(frames), dtype=bool)
-        if isinstance(image, str | Path) and str(image):
-            return [np.asarray(read_image(Path(image)))], np.ones(1, dtype=bool)
-        raise SegmentError("neither a video nor an image is named")
+        rows = [picture for pictures in batch for picture in pictures.pixels]
+        vectors = []
+        for start in range(0, len(rows), self.batch):  # in full batches, of which one at a time is copied
+            layers = self._layers(torch.from_numpy(np.stack(rows[start : start + self.batch])))
+            vectors.append(stack_layers([layer.flatten(0, 1) for layer in layers]))
+        found = np.concatenate([pictures.found for pictures in batch]).repeat(self._cells)
+        frames = np.zeros((self.n_layers, len(found), self.dim), dtype=np.float16)
+        if vectors:
+            frames[:, found] = np.concatenate(vectors, axis=1)
+        ends = np.cumsum([len(pictures) * self._cells for pictures in batch])
+        return np.split(frames, ends[:-1], axis=1)
 
     def _process(self, pictures: list[np.ndarray]) -> Float[np.ndarray, "picture channel height width"]:
         if not pictures:
             return np.zeros((0, *self._shape), dtype=np.float32)
         return np.asarray(self.processor(images=pictures, return_tensors="np")["pixel_values"], dtype=np.float32)
-
-    def _parts(
-        self, arrays: list[Float[np.ndarray, "_picture channel height width"]]
-    ) -> Iterator[Float[Tensor, "_picture channel height width"]]:
-        """Pictures of several segments in full batches, of which one at a time is copied."""
-        rows = [(array, row) for array in arrays for row in range(len(array))]
-        for start in range(0, len(rows), self.batch):
-            yield torch.from_numpy(np.stack([array[row] for array, row in rows[start : start + self.batch]]))
 
     @torch.inference_mode()
     def _layers(
@@ -215,7 +177,3 @@ class VisionEncoder:
         if state.ndim == 4:  # a feature map [picture, channel, height, width]
             return state.flatten(2).mean(-1)
         return state[:, 0] if self.position == "cls" else state[:, self._first_patch :].mean(1)
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool | list | dict | type(None))

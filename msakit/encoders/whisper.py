@@ -10,7 +10,6 @@ speech (Whisper tiny.en) they are off by 8, 14, 21 and 34 % of their norm, at co
 Sounds longer than the model has positions for are encoded in windows of full length, one after another.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,47 +17,25 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
-from msakit.encoders.base import EncoderError, SegmentError, pick_device, read_sound, seconds_of_sound, stack_layers
-from msakit.encoders.pretrained import load_feature_extractor, load_frozen, short_name, weights_digest
+from msakit.encoders.audio import SoundModel
+from msakit.encoders.base import EncoderError, stack_layers
 
 LogMel = Float[np.ndarray, "mel _time"]  # 10 ms a column; clips differ in length: the axis is not bound
 
 
-class WhisperEncoder:
-    """Frames are every `every`-th output frame, the first one included; input is 16 kHz mono."""
+class WhisperEncoder(SoundModel):
+    """Every=10 gives 5 frames per second, short clips may want a smaller one."""
 
-    modality = "audio"
-    conventional = False
-    rate = 16000
-    hop = 320  # samples a frame
+    hop = shortest = 320
     batch_frames = 1  # no mask: clips of other lengths cannot share a batch
 
-    def __init__(self, model: nn.Module, extractor: Any, name: str, every: int = 10, device: str = "cpu"):
-        if every < 1:
-            raise ValueError(f"every must be 1 or more, got {every}")
-        settings: Any = model.config
-        if settings.model_type != "whisper":
+    def __init__(self, model: Any, extractor: Any, name: str, *, every: int = 10, device: str = "cpu"):
+        if model.config.model_type != "whisper":
             raise EncoderError(f"{name} is a {type(model).__name__}, no Whisper: choose kind 'audio' for raw sound")
         if (extractor.sampling_rate, 2 * extractor.hop_length) != (self.rate, self.hop):
             raise EncoderError(f"{name} reads {extractor.sampling_rate} Hz in steps of {extractor.hop_length} samples")
-        self.device = pick_device(device)
-        encoder: Any = getattr(model, "encoder", model)
-        self.model = encoder.to(self.device).eval()
-        self.extractor = extractor
-        self.name = name
-        self.every = every
-        self.dim: int = settings.d_model
-        self.n_layers: int = settings.encoder_layers + 1
-        self.frame_rate: float | None = self.rate / self.hop / every
-        self._weights = weights_digest(self.model)
+        super().__init__(getattr(model, "encoder", model), extractor, name, every=every, device=device)
         self._positions = self.model.embed_positions.weight
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str | Path, *, every: int = 10, device: str = "auto", dtype: str = "float32"
-    ) -> "WhisperEncoder":
-        """From a folder, hub id or package; every=10 gives 5 frames per second, short clips may want a smaller one."""
-        return cls(load_frozen(path, dtype), load_feature_extractor(path), short_name(path), every, device)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -75,9 +52,7 @@ class WhisperEncoder:
 
     def prepare(self, row: dict[str, Any]) -> LogMel:
         """Log-mel of the sound and of 20 ms of silence behind it, in an even number of columns."""
-        samples = read_sound(row, self.rate)
-        if len(samples) < self.hop:
-            raise SegmentError(f"the audio has {len(samples)} samples, fewer than the {self.hop} of one frame")
+        samples = self.read(row)
         frames = -(-len(samples) // self.hop) + 1
         # Silence for one window of the transform more: at its end the transform mirrors what it is given.
         samples = np.pad(samples, (0, frames * self.hop + self.extractor.n_fft - len(samples)))
@@ -88,10 +63,6 @@ class WhisperEncoder:
 
     def size(self, prepared: LogMel) -> int:
         return prepared.shape[1] // 2
-
-    def estimated_size(self, row: dict[str, Any]) -> float:
-        """Seconds, from the file's header."""
-        return seconds_of_sound(row)
 
     @torch.inference_mode()
     def encode(self, batch: list[LogMel]) -> list[Float16[np.ndarray, "layer time dim"]]:

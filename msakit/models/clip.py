@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from msakit.encoders.outputs import image_vectors, text_vectors
-from msakit.encoders.pretrained import encoder_from_config, load_model, plain_config, set_frozen
+from msakit.encoders.pretrained import encoder_from_config, load_model, plain_config
 from msakit.models import Pretrained
 
 
@@ -46,7 +46,7 @@ class ClipClassifier(nn.Module, PyTorchModelHubMixin):
         # The temperature of the contrast has no part in the classification.
         self.clip.logit_scale.requires_grad_(False)
         if frozen:
-            set_frozen(self.clip)
+            self.clip.requires_grad_(False).eval()
 
     @classmethod
     def build(cls, inputs: Mapping[str, Pretrained], n_classes: int | None = None, **args: Any) -> "ClipClassifier":

@@ -20,7 +20,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from msakit.encoders.outputs import image_feature
-from msakit.encoders.pretrained import encoder_from_config, feature_size, load_model, plain_config, set_frozen
+from msakit.encoders.pretrained import encoder_from_config, feature_size, load_model, plain_config
 from msakit.models import Pretrained
 
 
@@ -75,7 +75,7 @@ class JointFusion(nn.Module, PyTorchModelHubMixin):
             nn.Linear(hidden, 1 if n_classes in (None, 2) else n_classes),
         )
         for name in self.frozen:
-            set_frozen(self.encoders[name])
+            self.encoders[name].requires_grad_(False).eval()
 
     @classmethod
     def build(cls, inputs: Mapping[str, Pretrained], n_classes: int | None = None, **args: Any) -> "JointFusion":

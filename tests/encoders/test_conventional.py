@@ -9,8 +9,7 @@ import pytest
 from msakit.data.media import write_audio
 from msakit.encoders import load_encoder
 from msakit.encoders.base import EncoderError, SegmentError
-from msakit.encoders.conventional import AcousticSet, BagOfEmbeddings, VisualSet, words_of
-from msakit.encoders.precomputed import Precomputed
+from msakit.encoders.conventional import AcousticSet, BagOfEmbeddings, Precomputed, VisualSet, words_of
 from msakit.encoders.vision import Pictures
 
 

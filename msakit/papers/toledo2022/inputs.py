@@ -16,9 +16,9 @@ from jaxtyping import Float16, Shaped
 
 from msakit.data.corpus import Corpus
 from msakit.data.folds import Rows, labelled
-from msakit.data.media import MediaError, read_image
+from msakit.data.media import read_image
 from msakit.encoders import load_encoder
-from msakit.encoders.base import SegmentError, to_half
+from msakit.encoders.base import Encoder, to_half
 from msakit.encoders.pretrained import (
     load_config,
     load_frozen,
@@ -185,11 +185,10 @@ class Inputs:
         return extract(self.corpus, load_encoder(options), self.root)
 
 
-class Pixels:
+class Pixels(Encoder):
     """Images as an encoder's processor prepares them, to be stored as frames: what fine-tuned image encoders read."""
 
-    modality, n_layers, conventional = "image", 1, False
-    frame_rate: float | None = None
+    modality = "image"
 
     def __init__(self, path: str) -> None:
         self.processor, self.name = load_image_processor(path), f"{short_name(path)}-pixels"
@@ -201,14 +200,7 @@ class Pixels:
         return {"encoder": "pixels", "name": self.name, "processor": processor, "shape": list(self.shape)}
 
     def prepare(self, row: dict[str, Any]) -> Float16[np.ndarray, "layer time dim"]:
-        try:
-            picture = read_image(Path(row["image"]))
-        except MediaError as error:
-            raise SegmentError(str(error)) from error
-        return self._process(picture).reshape(1, 1, -1)
-
-    def size(self, prepared: Float16[np.ndarray, "layer time dim"]) -> int:
-        return 1
+        return self._process(read_image(Path(row["image"]))).reshape(1, 1, -1)
 
     def encode(self, batch: list[Any]) -> list[Float16[np.ndarray, "layer time dim"]]:
         return batch
