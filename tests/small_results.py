@@ -12,8 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from small_runs import paper, regression, write
 
 from msakit.reporting import figures, scores, tables
-from msakit.reporting.claims import VERDICTS, Ledger, Row, _plain, as_data
+from msakit.reporting.claims import Ledger, Row, _plain, as_data
 from msakit.reporting.manifest import write_manifest
+from msakit.reporting.site.ledger import VERDICTS
 from msakit.runs.store import pack, read_runs
 
 ARMS = {"text-only": "Text only", "joint": "Both, joint", "frozen": "Both, frozen"}

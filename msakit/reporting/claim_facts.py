@@ -17,11 +17,11 @@ Each side of a comparison is an arm's name, or one of a selection of arms (:clas
 never their names):
 
     chosen         the one with the best mean over seeds on validation
-    first, last    the one of the lowest, or highest, layer (or share of the training data, with ``by: share``)
-    intermediate   of those between first and last, the one chosen on validation
+    last           the one of the highest layer (or share of the training data, with ``by: share``)
+    intermediate   of those between the lowest and the highest layer, the one chosen on validation
 
-such as ``{last: {model: joint, like: joint, by: share}}``. Where a selection gives no arm, the comparison was not run.
-Lists on both sides, of one length, are alternatives: the first of them whose arms were all run is taken.
+such as ``{last: {arms: [joint.share-5, joint], by: share}}``. Where a selection gives no arm, the comparison was not
+run. Lists on both sides, of one length, are alternatives: the first of them whose arms were all run is taken.
 """
 
 from collections.abc import Mapping
@@ -42,37 +42,24 @@ KINDS = ("generated", "real")
 class Selection(Strict):
     """The recorded arms, references aside, of which all the given facts hold.
 
-    An arm that is `like` another one (a variant, a reader's own) is taken only where `like` or `arms` is given.
+    An arm that is like another one (a variant, a reader's own) is taken only where `arms` names it.
     """
 
     group: str | None = None
-    model: str | None = None
-    modalities: str | None = None  # "text", "text+audio"
-    encoders: str | None = None  # the experiment's names of them, in the same form
-    protocol: str | None = None  # its name
-    share: int | None = None  # per cent of the training split
-    like: str | None = None  # what their definitions are like
+    encoders: str | None = None  # the experiment's names of them: "text", "text+audio"
     arms: list[str] | None = None  # these alone
-    by: Literal["layer", "share"] = "layer"  # what first and last go by; a layer is that of the only modality
+    by: Literal["layer", "share"] = "layer"  # what the order goes by; a layer is that of the only modality
 
     def takes(self, record: Record) -> bool:
         """Whether that run's arm belongs to the selection."""
-        facts = {
-            "group": record.definition.group,
-            "model": record.definition.model,
-            "modalities": "+".join(record.modalities),
-            "encoders": "+".join(feature.encoder for feature in record.features.values()),
-            "protocol": record.definition.protocol.name,
-            "share": record.definition.protocol.share,
-        }
-        if record.reference or any(getattr(self, name) not in (None, value) for name, value in facts.items()):
+        encoders = "+".join(feature.encoder for feature in record.features.values())
+        if self.group not in (None, record.definition.group) or self.encoders not in (None, encoders):
             return False
-        if self.arms is not None:
-            return record.arm in self.arms and self.like in (None, record.definition.like)
-        return record.definition.like == self.like
+        listed = record.definition.like is None if self.arms is None else record.arm in self.arms
+        return listed and not record.reference
 
     def position(self, record: Record) -> int | None:
-        """Where the arm stands in the order of first and last; None where it has no such number."""
+        """Where the arm stands in the order; None where it has no such number."""
         if self.by == "share":
             return record.definition.protocol.share
         layers = [feature.layer for feature in record.features.values()]
@@ -85,17 +72,16 @@ class Selection(Strict):
 
 
 class Role(Strict):
-    """One arm of a selection; exactly one of the four is given."""
+    """One arm of a selection; exactly one of the three is given."""
 
     chosen: Selection | None = None
     intermediate: Selection | None = None
-    first: Selection | None = None
     last: Selection | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "Role":
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("an arm is its name, or one of chosen, intermediate, first, last with facts of the arms")
+            raise ValueError("an arm is its name, or one of chosen, intermediate, last with facts of the arms")
         return self
 
     @property
@@ -161,8 +147,6 @@ class Claim(Strict):
     test: Literal["difference", "spread", "ratio"] = "difference"
     margin: float = Field(0.0, ge=0)  # of "not worse", in the metric's unit
     seeds: int = Field(5, ge=2)  # seeds or folds an arm at least
-    kinds: list[Literal["generated", "real"]] = ["generated", "real"]  # of data that it is made for
-    corpora: list[str] | None = None  # None: all of the paper's
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
@@ -181,20 +165,11 @@ class Claim(Strict):
 
 def claims_of(paper: Paper) -> tuple[Claim, ...]:
     """The claims of a paper's facts, checked. Raises ValueError naming the file, the claim and the mend."""
-    claims = tuple(
-        parsed(item, paper.name, f"{paper.name}/paper.yaml, claim {number} ({item.get('id', 'without id')})")
+    where = f"{paper.name}/paper.yaml, claim"
+    return tuple(
+        parse(Claim, {**item, "paper": paper.name}, f"{where} {number} ({item.get('id', 'without id')})")
         for number, item in enumerate(paper.facts.get("claims") or [], start=1)
     )
-    ids = [claim.id for claim in claims]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    if twice:
-        raise ValueError(f"{paper.name}/paper.yaml: two claims are called {', '.join(twice)}; give each its own id")
-    return claims
-
-
-def parsed(item: Mapping[str, Any], paper: str, where: str) -> Claim:
-    """One claim from its YAML, checked."""
-    return parse(Claim, {**item, "paper": paper}, where)
 
 
 def resolve(runs: Runs, side: Side, metric: str) -> str | None:
@@ -205,12 +180,12 @@ def resolve(runs: Runs, side: Side, metric: str) -> str | None:
     taken = {run.record.arm: run.record for run in runs if selection.takes(run.record)}
     names = list(taken)
     if side.name != "chosen":
-        positions = {name: selection.position(record) for name, record in taken.items()}
-        names = sorted((name for name in names if positions[name] is not None), key=lambda name: positions[name] or 0)
+        positions = {name: at for name, record in taken.items() if (at := selection.position(record)) is not None}
+        names = sorted(positions, key=lambda name: positions[name])
         if len(names) < 2:
             return None
-        if side.name in ("first", "last"):
-            return names[0 if side.name == "first" else -1]
+        if side.name == "last":
+            return names[-1]
         names = names[1:-1]
     if not names:
         return None

@@ -1,6 +1,6 @@
 """The claims ledger: what the recorded runs say to each claim of :mod:`msakit.reporting.claim_facts`.
 
-A claim is tested on every corpus of its kind by every one of its comparisons, each a row of the ledger. The rule:
+A claim is tested on every corpus by every one of its comparisons, each a row of the ledger. The rule:
 
 * **difference** (a better than b, in the metric's direction): the test over seeds and videos of
   :mod:`msakit.evaluation.comparisons` (paired by fold where runs are folds). With a ``margin`` the claim is that a is
@@ -20,14 +20,15 @@ contradicted if one of them is, supported if all that can be tested are, and not
 Generated and real data are never mixed: not in a test, not in a family, not in a verdict.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from msakit.evaluation import metrics, statistics
-from msakit.evaluation.comparisons import PAIRED_FOLDS, Scored, compare
+from msakit.evaluation.comparisons import PAIRED_FOLDS, compare
 from msakit.reporting.claim_facts import KINDS, Claim, Side, claims_of, resolve
 from msakit.reporting.contract import Paper
 from msakit.reporting.scores import by_corpus, scored
@@ -37,7 +38,7 @@ SUPPORTED = "supported"
 CONTRADICTED = "contradicted"
 OPEN = "not distinguishable at this n"
 UNTESTED = "not testable here"
-VERDICTS = (SUPPORTED, CONTRADICTED, OPEN, UNTESTED)
+SCHEMA = 2  # of claims.json
 
 RESTS_ON = {"generated": "mini-full", "real": "cmu-mosi"}
 LIGHT = {"mini": "mini-full"}  # a profile with too few seeds, and the one that claims rest on
@@ -120,26 +121,26 @@ def ledger(runs: Runs, papers: Mapping[str, Paper], profile: str) -> Ledger:
         part = runs.select(paper=paper.name)
         stated = claims_of(paper) if len(part) else ()
         claims += stated
-        for corpus, on_corpus in by_corpus(part):
+        for _, on_corpus in by_corpus(part):
             tester = _Tester(on_corpus, profile)
-            for claim in stated:
-                if tester.kind in claim.kinds and (claim.corpora is None or corpus in claim.corpora):
-                    rows += [tester.row(claim, name) for name in claim.comparisons]
+            rows += [tester.row(claim, name) for claim in stated for name in claim.comparisons]
     return Ledger(profile, tuple(claims), tuple(_corrected(rows)))
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:
     """Holm within each family of a paper on one kind of data; then the verdicts."""
-    rows = list(rows)
-    families: dict[tuple[str, str, str], list[int]] = {}
-    for index, row in enumerate(rows):
+    families: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
         if row.p is not None:
-            families.setdefault((row.paper, row.kind, row.family), []).append(index)
-    for indices in families.values():
-        adjusted = statistics.holm(np.array([rows[index].p for index in indices], dtype=float))
-        for index, p in zip(indices, adjusted, strict=True):
-            rows[index] = replace(rows[index], p_corrected=float(p), tests_in_family=len(indices))
-    return [replace(row, verdict=_verdict(row), detectable=_detectable(row)) for row in rows]
+            families.setdefault((row.paper, row.kind, row.family), []).append(row.p)
+    adjusted = {family: iter(statistics.holm(np.array(p, dtype=float))) for family, p in families.items()}
+    found = []
+    for row in rows:
+        if row.p is not None:
+            family = (row.paper, row.kind, row.family)
+            row = replace(row, p_corrected=float(next(adjusted[family])), tests_in_family=len(families[family]))
+        found.append(replace(row, verdict=_verdict(row), detectable=_detectable(row)))
+    return found
 
 
 def _verdict(row: Row) -> str:
@@ -163,14 +164,14 @@ def _detectable(row: Row) -> float | None:
 
 
 class _Tester:
-    """The tests on one corpus; each arm is scored once a metric."""
+    """The tests on one corpus."""
 
     def __init__(self, runs: Runs, profile: str) -> None:
         self.runs, self.profile = runs, profile
         first = runs.runs[0].record
         self.corpus, self.task = first.corpus.name, first.corpus.task.kind
-        self.kind = "generated" if runs.frame["generated"].any() else "real"
-        self.known: dict[tuple[str, str], Scored] = {}
+        self.kind = "generated" if first.corpus.generated else "real"
+        self.scored = cache(partial(scored, runs))  # each arm is scored once a metric
 
     def row(self, claim: Claim, name: str) -> Row:
         pair, metric = claim.comparisons[name], claim.metric_on(self.task)
@@ -179,24 +180,22 @@ class _Tester:
         up = claim.test == "difference" and metric is not None and metrics.metric(metric).direction == "up"
         row = Row(claim.paper, claim.id, name, self.kind, self.corpus, claim.family, claim.test,
                   pair.value or metric or "", "up" if up else "down", "", "")  # fmt: skip
-        if metric is None:
-            row = _named(row, [_shown(side, None) for side in alternatives[0]])
-            return replace(row, reason=f"the claim has no metric for {self.task}")
-        resolved = [[resolve(self.runs, side, metric) for side in sides] for sides in alternatives]
+        resolved = [[metric and resolve(self.runs, side, metric) for side in sides] for sides in alternatives]
         index = next((index for index, arms in enumerate(resolved) if None not in arms), 0)
-        sides, arms = alternatives[index], resolved[index]
-        shown = [_shown(side, arm) for side, arm in zip(sides, arms, strict=True)]
-        row = _named(row, shown)
-        missing = [what for what, arm in zip(shown, arms, strict=True) if arm is None]
-        if missing:
+        shown = [_shown(side, arm) for side, arm in zip(alternatives[index], resolved[index], strict=True)]
+        a, b = shown if len(shown) == 2 else (f"{shown[0]} over {shown[1]}", f"{shown[2]} over {shown[3]}")
+        row = replace(row, a=a, b=b)
+        if metric is None:
+            return replace(row, reason=f"the claim has no metric for {self.task}")
+        found = [arm for arm in resolved[index] if arm is not None]
+        if len(found) < len(shown):
+            missing = [what for what, arm in zip(shown, resolved[index], strict=True) if arm is None]
             return replace(row, reason=f"{NOT_RUN}: {', '.join(missing)}")
-        found = [arm for arm in arms if arm is not None]
         if len(set(found)) < len(found):
             return replace(row, reason="both sides are the same arm")
-        tests: dict[str, Callable[..., Row]] = {
-            "difference": self._difference, "spread": self._spread, "ratio": self._ratio,
-        }  # fmt: skip
-        row = tests[claim.test](row, claim, metric, found)
+        row = {"difference": self._difference, "spread": self._spread, "ratio": self._ratio}[claim.test](
+            row, claim, metric, found
+        )
         fewest = min(row.n_runs, default=0)
         if self.profile in LIGHT:
             few = f"{fewest} {'folds' if row.unit == PAIRED_FOLDS else 'seeds'} are too few here"
@@ -204,11 +203,6 @@ class _Tester:
         if not row.reason and fewest < claim.seeds and row.unit != "counts":
             row = replace(row, reason=f"{fewest} seeds or folds; this claim asks for {claim.seeds}")
         return row
-
-    def scored(self, arm: str, metric: str) -> Scored:
-        if (arm, metric) not in self.known:
-            self.known[arm, metric] = scored(self.runs, arm, metric)
-        return self.known[arm, metric]
 
     def _difference(self, row: Row, claim: Claim, metric: str, arms: list[str]) -> Row:
         sides = [self.scored(arm, metric) for arm in arms]
@@ -260,12 +254,6 @@ class _Tester:
         return replace(row, p=got.p, se_seeds=se, df=got.df, favours=effect < 1)
 
 
-def _named(row: Row, shown: Sequence[str]) -> Row:
-    if len(shown) == 2:
-        return replace(row, a=shown[0], b=shown[1])
-    return replace(row, a=f"{shown[0]} over {shown[1]}", b=f"{shown[2]} over {shown[3]}")
-
-
 def _shown(side: Side, found: str | None) -> str:
     """An arm as the ledger names it: its role beside its name."""
     if isinstance(side, str):
@@ -279,18 +267,14 @@ def measured(run: Run, name: str) -> float:
     """A number of one run; nan where it has none.
 
     "roughness" is the mean distance of an epoch's validation loss from the mean of its two neighbours', "epoch_seconds"
-    the median time of an epoch, "seconds" and "peak_memory_mb" are the whole run's; any other name is one of the
-    record's measurements (counted) or of the runtime's timings.
+    the median time of an epoch; any other name is one of the record's measurements.
     """
     if name == "roughness":
         loss = np.array([row.get("valid_loss") for row in run.record.history], dtype=float)
         return float(np.abs(loss[1:-1] - (loss[:-2] + loss[2:]) / 2).mean()) if len(loss) > 2 else float("nan")
+    if name == "epoch_seconds":
+        return float(np.median(run.runtime.epoch_seconds or np.nan)) if run.runtime else float("nan")
     value = run.record.measurements.get(name)
-    if value is None and run.runtime is not None:
-        times = run.runtime.epoch_seconds
-        own = {"epoch_seconds": float(np.median(times)) if times else None, "seconds": run.runtime.seconds,
-               "peak_memory_mb": run.runtime.peak_memory_mb}  # fmt: skip
-        value = (own | run.runtime.timings).get(name)
     return float(value) if isinstance(value, (int, float)) else float("nan")
 
 
@@ -300,7 +284,7 @@ def measured(run: Run, name: str) -> float:
 def as_data(found: Ledger) -> dict[str, Any]:
     """The ledger as plain data: numbers with six significant digits, what is undefined as null."""
     return {
-        "schema": 2,
+        "schema": SCHEMA,
         "profile": found.profile,
         "metric_version": metrics.VERSION,
         "alpha": statistics.ALPHA,

@@ -156,10 +156,8 @@ def lines(found: Ledger) -> list[str]:
 
 def read_profile(results: Path) -> str:
     """The profile of a results folder: from its manifest, else the folder's name."""
-    path = Path(results) / manifest.FILE
-    if not path.is_file():
-        return Path(results).resolve().name
-    return str(json.loads(path.read_text(encoding="utf-8"))["profile"])
+    there = (Path(results) / manifest.FILE).is_file()
+    return str(manifest.read_manifest(results)["profile"]) if there else Path(results).resolve().name
 
 
 def update(results: Path, papers: Mapping[str, Paper]) -> list[str]:
@@ -171,12 +169,13 @@ def update(results: Path, papers: Mapping[str, Paper]) -> list[str]:
     found = ledger(read_runs(results / "runs"), papers, read_profile(results))
     if not found.rows:
         raise ValueError(f"{results}: no paper of its runs states a claim in its paper.yaml")
-    changed = False
-    for name, text in texts(found, papers).items():
-        path = results / name
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_atomically(path, text.encode())
-            changed = True
-    if changed and (results / manifest.FILE).is_file():
-        manifest.refresh_hashes(results)
+    stale = {
+        results / name: text.encode()
+        for name, text in texts(found, papers).items()
+        if not (results / name).is_file() or (results / name).read_bytes() != text.encode()
+    }
+    for path, content in stale.items():
+        write_atomically(path, content)
+    if stale and (results / manifest.FILE).is_file():
+        manifest.write_manifest(results, found.profile)
     return lines(found)

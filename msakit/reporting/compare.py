@@ -14,9 +14,10 @@ What cannot be compared counts as beyond too, with its reason: a corpus of anoth
 read (another schema, torn), an arm that only one side has. Other seeds are fine: means are compared.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,50 +35,37 @@ FITTING = {"regression": "mini", "classification": "classification"}  # profile 
 
 
 @dataclass(frozen=True)
-class Moved:
-    """One number on both sides."""
-
-    paper: str
-    corpus: str
-    arm: str
-    metric: str
-    before: float
-    after: float
-    n: tuple[int, int]
-    noise: float  # the largest difference that counts as noise
-    verdict: str
-
-
-@dataclass(frozen=True)
 class Changes:
-    """What moved between two results folders."""
+    """What moved between two results folders.
 
-    before: Path
-    after: Path
-    numbers: tuple[Moved, ...]
-    faults: tuple[str, ...]  # what could not be compared
+    numbers: name (paper/corpus/arm), arm, metric, before, after, n_before, n_after (runs), noise (the largest
+    difference that counts as noise), verdict; faults: what could not be compared.
+    """
+
+    folders: tuple[Path, Path]
+    numbers: pd.DataFrame
+    faults: tuple[str, ...]
 
     @property
     def beyond(self) -> bool:
         """Whether any number moved beyond seed noise, or could not be compared."""
-        return bool(self.faults) or any(number.verdict == BEYOND for number in self.numbers)
+        return bool(self.faults) or bool((self.numbers["verdict"] == BEYOND).any())
 
     def lines(self, everything: bool = False) -> list[str]:
         """The comparison for a terminal."""
-        verdicts = [number.verdict for number in self.numbers]
-        counts = {verdict: verdicts.count(verdict) for verdict in (SAME, WITHIN, BEYOND)}
-        shown = [f"{self.before} → {self.after}: {len(self.numbers)} numbers, "
+        counts = self.numbers["verdict"].value_counts().reindex([SAME, WITHIN, BEYOND], fill_value=0)
+        shown = [f"{self.folders[0]} → {self.folders[1]}: {len(self.numbers)} numbers, "
                  + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())]  # fmt: skip
         shown += [f"not comparable: {fault}" for fault in self.faults]
-        numbers = [number for number in self.numbers if everything or number.verdict != SAME]
-        numbers.sort(key=lambda number: number.verdict != BEYOND)
-        if numbers:
-            rows = [
-                [f"{number.paper}/{number.corpus}/{number.arm}", metrics.metric(number.metric).label,
-                 f"{number.before:.4f}", f"{number.after:.4f}", f"{number.after - number.before:+.4f}",
-                 f"{number.noise:.4f}", f"{number.n[0]}, {number.n[1]}", number.verdict]
-                for number in numbers
-            ]  # fmt: skip
+        numbers = self.numbers if everything else self.numbers[self.numbers["verdict"] != SAME]
+        rows = [
+            [row["name"], metrics.metric(row["metric"]).label, f"{row['before']:.4f}", f"{row['after']:.4f}",
+             f"{row['after'] - row['before']:+.4f}", f"{row['noise']:.4f}", f"{row['n_before']}, {row['n_after']}",
+             row["verdict"]]
+            for row in numbers.sort_values("verdict", key=lambda verdict: verdict != BEYOND, kind="stable")
+            .to_dict("records")
+        ]  # fmt: skip
+        if rows:
             head = ["arm", "metric", "before", "after", "moved", "noise", "runs", ""]
             shown += ["", *tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True).splitlines()]
         return shown
@@ -88,32 +76,35 @@ def compare(before: Path, after: Path, papers: Mapping[str, Paper]) -> Changes:
 
     Raises RecordError where a folder holds no runs at all.
     """
-    sides = [read_runs(Path(folder) / "runs", on_error="report") for folder in (before, after)]
-    faults = [f"{folder}: {problem}" for folder, side in zip((before, after), sides, strict=True)
-              for problem in side.problems]  # fmt: skip
+    folders = (Path(before), Path(after))
+    sides = [read_runs(folder / "runs", on_error="report") for folder in folders]
+    faults = [f"{folder}: {problem}" for folder, side in zip(folders, sides, strict=True) for problem in side.problems]
     parts = [_parts(side) for side in sides]
-    for index, folder in enumerate((before, after)):
-        only = [f"{paper} on {corpus}" for paper, corpus in parts[index] if (paper, corpus) not in parts[1 - index]]
-        faults += [f"{name} is in {folder} only" for name in only]
-    numbers: list[tuple[Moved, float, float]] = []
+    faults += [f"{' on '.join(key)} is in {folder} only" for key, folder in _in_one_only(parts, folders)]
+    found = []
     for key in [key for key in parts[0] if key in parts[1]]:
-        one, two = parts[0][key], parts[1][key]
-        where = " on ".join(key)
-        prints = [sorted(side.frame["fingerprint"].unique()) for side in (one, two)]
+        where, both = " on ".join(key), [each[key] for each in parts]
+        prints = [sorted(part.frame["fingerprint"].unique()) for part in both]
         if prints[0] != prints[1]:
             shown = " and ".join(", ".join(item[:12] for item in side) for side in prints)
             faults.append(f"{where}: the corpora differ (fingerprints {shown}); make both from the same data")
             continue
-        frames = [_scores(side, papers) for side in (one, two)]
-        faults += _in_one_only(where, frames, (before, after))
-        numbers += _moved(key, frames)
-    return Changes(Path(before), Path(after), tuple(_with_verdicts(numbers)), tuple(faults))
+        frames = [_scores(part, papers) for part in both]
+        arms = [dict.fromkeys(frame["arm"]) for frame in frames]
+        faults += [f"{where}: {arm} is in {folder} only" for arm, folder in _in_one_only(arms, folders)]
+        numbers = _side_by_side(*frames)
+        found.append(numbers.assign(name="/".join(key) + "/" + numbers["arm"]))
+    numbers = _with_verdicts(pd.concat(found, ignore_index=True)) if found else pd.DataFrame(columns=["verdict"])
+    return Changes(folders, numbers, tuple(faults))
 
 
 def _parts(runs: Runs) -> dict[tuple[str, str], Runs]:
-    found = runs.frame[["paper", "corpus"]].drop_duplicates().itertuples(index=False)
-    names = [(str(row.paper), str(row.corpus)) for row in found]
+    names = dict.fromkeys(zip(runs.frame["paper"], runs.frame["corpus"], strict=True))
     return {(paper, corpus): runs.select(paper=paper, corpus=corpus) for paper, corpus in names}
+
+
+def _in_one_only(sides: Sequence[Mapping[Any, object]], folders: Sequence[Path]) -> list[tuple[Any, Path]]:
+    return [(key, folders[index]) for index in (0, 1) for key in sides[index] if key not in sides[1 - index]]
 
 
 def _scores(runs: Runs, papers: Mapping[str, Paper]) -> pd.DataFrame:
@@ -121,56 +112,33 @@ def _scores(runs: Runs, papers: Mapping[str, Paper]) -> pd.DataFrame:
     paper, task = (str(runs.frame[name].iloc[0]) for name in ("paper", "task"))
     names = papers[paper].metrics(task) if paper in papers else metrics.names(FITTING[task])
     grouped = scores(runs, names).groupby(["arm", "metric"], sort=False)["value"]
-    frame = grouped.agg(n="size", mean="mean", spread="var").reset_index()
-    undefined = grouped.apply(lambda values: values.isna().any()).to_numpy()
-    frame["squares"] = frame["spread"].fillna(0.0) * (frame["n"] - 1)
-    trained = frame["arm"].isin(runs.select(reference=False).arms)
-    return frame.assign(mean=frame["mean"].where(~undefined), trained=trained)
+    frame = grouped.agg(n="size", defined="count", mean="mean", spread="var").reset_index()
+    return frame.assign(
+        mean=frame["mean"].where(frame["defined"] == frame["n"]),
+        squares=frame["spread"].fillna(0.0) * (frame["n"] - 1),
+        trained=frame["arm"].isin(runs.select(reference=False).arms),
+    )
 
 
-def _in_one_only(where: str, frames: list[pd.DataFrame], folders: tuple[Path, Path]) -> list[str]:
-    arms = [set(frame["arm"]) for frame in frames]
-    faults = []
-    for index, folder in enumerate(folders):
-        only = sorted(arms[index] - arms[1 - index])
-        faults += [f"{where}: {', '.join(only)} in {folder} only"] if only else []
-    return faults
-
-
-def _moved(key: tuple[str, str], frames: list[pd.DataFrame]) -> list[tuple[Moved, float, float]]:
-    """Each number with s² and its degrees of freedom."""
-    both = frames[0].merge(frames[1].drop(columns="trained"), on=["arm", "metric"], suffixes=("_1", "_2"))
-    both["squares"] = both["squares_1"] + both["squares_2"]
-    both["df"] = both["n_1"] + both["n_2"] - 2
+def _side_by_side(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Each number of both sides with its variance over seeds and the degrees of freedom of the quantile."""
+    both = before.merge(after.drop(columns="trained"), on=["arm", "metric"], suffixes=("_before", "_after"))
+    both["squares"], both["df"] = both["squares_before"] + both["squares_after"], both["n_before"] + both["n_after"] - 2
     sums = both[both["trained"]].groupby("metric")[["squares", "df"]].sum()
-    found = []
-    for row in both.to_dict("records"):
-        number = Moved(
-            *key, row["arm"], row["metric"], row["mean_1"], row["mean_2"], (row["n_1"], row["n_2"]), 0.0, SAME
-        )
-        shared = sums.loc[row["metric"]] if row["metric"] in sums.index else {"squares": 0.0, "df": 0}
-        kinds = [(row["squares"], row["df"]), (shared["squares"], shared["df"])] if row["trained"] else []
-        variance = max((float(squares / df) for squares, df in kinds if df), default=0.0)
-        found.append((number, variance, float(shared["df"])))
-    return found
+    pooled = sums.reindex(both["metric"], fill_value=0).reset_index(drop=True)
+    # Where there are no degrees of freedom, 0 / 0 is undefined, and passed over.
+    variance = pd.concat([each["squares"] / each["df"] for each in (both, pooled)], axis=1).max(axis=1)
+    return both.assign(variance=variance.where(both["trained"]).fillna(0.0), df=pooled["df"])
 
 
-def _with_verdicts(found: list[tuple[Moved, float, float]]) -> list[Moved]:
+def _with_verdicts(numbers: pd.DataFrame) -> pd.DataFrame:
     from scipy import stats
 
-    numbers = []
-    for number, variance, df in found:
-        level = 1 - ALPHA / 2 / max(1, len(found))
-        noise = 0.0
-        if variance > 0 and df > 0:
-            noise = float(stats.t.ppf(level, df)) * float(np.sqrt(variance * (1 / number.n[0] + 1 / number.n[1])))
-        noise = max(noise, TOLERANCE)
-        size = abs(number.after - number.before)
-        if np.isnan(number.before) and np.isnan(number.after):
-            verdict = SAME
-        elif not size <= noise:  # nan on one side is beyond
-            verdict = BEYOND
-        else:
-            verdict = SAME if size <= TOLERANCE else WITHIN
-        numbers.append(replace(number, noise=noise, verdict=verdict))
-    return numbers
+    numbers = numbers.rename(columns={"mean_before": "before", "mean_after": "after"})
+    quantile = stats.t.ppf(1 - ALPHA / 2 / len(numbers), numbers["df"].astype(float))
+    half = quantile * np.sqrt(numbers["variance"] * (1 / numbers["n_before"] + 1 / numbers["n_after"]))
+    numbers["noise"] = np.fmax(half, TOLERANCE)
+    size = (numbers["after"] - numbers["before"]).abs()
+    same = (size <= TOLERANCE) | (numbers["before"].isna() & numbers["after"].isna())
+    # A number that is undefined on one side is beyond.
+    return numbers.assign(verdict=np.select([same, size <= numbers["noise"]], [SAME, WITHIN], BEYOND))

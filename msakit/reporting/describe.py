@@ -94,7 +94,10 @@ def finding(data: pd.DataFrame) -> str:
         phrases = _peaks(data.dropna(subset=[value]), over, value)
     elif groups:
         mean = mean or ("Averages: " if len(data) > len(series) else "")
-        phrases = [f"{_name(key)}: {_averages(part, [*over, value])}" for key, part in series]
+        phrases = [
+            f"{_name(key)}: {', '.join(f'{name} {part[name].mean():.3g}' for name in [*over, value])}"
+            for key, part in series
+        ]
     else:
         phrases = [f"{len(data)} points", f"correlation of {over[0]} and {value} {data[over[0]].corr(data[value]):.2f}"]
     more = f"; {len(phrases) - LISTED} more" if len(phrases) > LISTED else ""
@@ -117,10 +120,6 @@ def _peaks(data: pd.DataFrame, over: Sequence[str], value: str) -> list[str]:
         f"{word} {rows[index][value]:.3g} at {', '.join(f'{name} {rows[index][name]:g}' for name in over)}"
         for word, index in extremes.items()
     ]
-
-
-def _averages(part: pd.DataFrame, names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {part[name].mean():.3g}" for name in names)
 
 
 def _groups(data: pd.DataFrame, names: Sequence[str]) -> list[str]:

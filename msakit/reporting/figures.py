@@ -146,11 +146,6 @@ def heading(figure: Figure, title: str) -> None:
     figure.suptitle(title, fontsize=RC["axes.titlesize"])
 
 
-def wrapped(title: str, width: int) -> str:
-    """A long title on lines of at most so many characters."""
-    return "\n".join(textwrap.wrap(title, width))
-
-
 def layer_curve(
     ax: Axes,
     frame: pd.DataFrame,
@@ -164,32 +159,28 @@ def layer_curve(
     layer that validation chose (`best`: modality -> layer) by a star. first: place in the palette of the first line,
     for panels that share one order of modalities.
     """
-    points = over_seeds(frame, ["modality", "layer"])
+    points, handles = over_seeds(frame, ["modality", "layer"]), []
     for index, (modality, part) in enumerate(points.groupby("modality", sort=False), start=first):
         line = part.sort_values("layer")
         colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
-        ax.plot(line["layer"], line["mean"], color=colour, marker=marker, ls=LINES[index % len(LINES)],
-                label=str(modality), zorder=3)  # fmt: skip
+        handles += ax.plot(line["layer"], line["mean"], color=colour, marker=marker, ls=LINES[index % len(LINES)],
+                           label=str(modality), zorder=3)  # fmt: skip
         ax.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
-        ax.plot(line["layer"].iloc[-1:], line["mean"].iloc[-1:], ls="", marker="o", ms=9, mfc="none", mec=GREY,
-                mew=0.9, label="output layer" if index == first else None, zorder=4)  # fmt: skip
+        circle = ax.plot(line["layer"].iloc[-1:], line["mean"].iloc[-1:], ls="", marker="o", ms=9, mfc="none", mec=GREY,
+                         mew=0.9, label="output layer" if index == first else None, zorder=4)  # fmt: skip
         chosen = line[line["layer"] == (best or {}).get(str(modality))]
         ax.plot(chosen["layer"], chosen["mean"], ls="", marker="*", ms=10, mfc="white", mec=colour, mew=1.1,
                 label=None, zorder=5)  # fmt: skip
-    handles, labels = ax.get_legend_handles_labels()
-    last = labels.index("output layer") if "output layer" in labels else None
-    if last is not None:
-        handles.append(handles.pop(last))
-        labels.append(labels.pop(last))
+    names = [*(str(line.get_label()) for line in handles), "output layer"]
+    handles += circle
     if best:
         handles.append(plt.Line2D([], [], ls="", marker="*", ms=9, mfc="white", mec=GREY, mew=1.1))
-        labels.append("best on validation")
-    ax.legend(
-        handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=0.9, handletextpad=0.5
-    )
+        names.append("best on validation")
+    ax.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=0.9,
+              handletextpad=0.5)  # fmt: skip
     ax.set_xlabel("Hidden state (0 = embeddings)")
     ax.set_ylabel(metrics.metric(metric).title)
-    _whole_numbers(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     sns.despine(ax=ax)
     return ax
 
@@ -243,7 +234,7 @@ def arm_figure(
     groups: dict[str, dict[str, str]] = {}
     for arm in shown:
         called = (titles or {}).get(arm, records[arm].title)
-        groups.setdefault(records[arm].definition.group, {})[arm] = wrapped(called, LABEL)
+        groups.setdefault(records[arm].definition.group, {})[arm] = textwrap.fill(called, LABEL)
     data = scores(runs.select(arm=shown), metric)[["arm", "seed", "fold", "value"]].dropna(axis=1, how="all")
     found = {name: reference_value(runs, name, metric) for name in ("oracle", "constant")}
     lines = {name: value for name, value in found.items() if value is not None}
@@ -282,7 +273,7 @@ def learning_curves(ax: Axes, frame: pd.DataFrame, label: str) -> Axes:
     ax.set_xlabel("Epoch")
     ax.set_ylabel(label)
     ax.legend()
-    _whole_numbers(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     sns.despine(ax=ax)
     return ax
 
@@ -311,7 +302,3 @@ def group_bars(ax: Axes, frame: pd.DataFrame, metric: str, titles: Mapping[str, 
     ax.tick_params(axis="x", length=0)
     sns.despine(ax=ax)
     return ax
-
-
-def _whole_numbers(ax: Axes) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -14,7 +14,7 @@ from msakit.runs.store import Runs, read_runs
 SCHEMA = 3  # of this file
 FILE = "manifest.json"
 LISTED = ("runs", "tables", "figures", "heads")
-BESIDE = ("claims.json", "claims.md", "references.bib", "ro-crate-metadata.json")
+BESIDE = ("claims.json", "claims.md", "references.bib", "ro-crate-metadata.json")  # texts made from the runs
 
 
 def manifest(results: Path, profile: str) -> dict[str, Any]:
@@ -72,17 +72,16 @@ def hashes(results: Path) -> dict[str, str]:
     return {path.relative_to(results).as_posix(): sha256_of(path) for path in files}
 
 
+def read_manifest(results: Path) -> dict[str, Any]:
+    """Raises ValueError where the folder holds no published results."""
+    path = Path(results) / FILE
+    if not path.is_file():
+        raise ValueError(f"{results} has no {FILE}: publish results there first, for instance `make reproduce`")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def write_manifest(results: Path, profile: str) -> None:
     """Write `manifest.json` into the results folder."""
-    _write(results, manifest(results, profile))
-
-
-def refresh_hashes(results: Path) -> None:
-    """Note the present files in an existing manifest, and leave the rest of it as it is."""
-    content = json.loads((Path(results) / FILE).read_text(encoding="utf-8"))
-    _write(results, content | {"files": hashes(results)})
-
-
-def _write(results: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(manifest(results, profile), indent=1, sort_keys=True, allow_nan=False)
     write_atomically(Path(results) / FILE, f"{text}\n".encode())

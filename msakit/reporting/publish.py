@@ -13,15 +13,15 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from msakit.reporting import exports
+from msakit.files import write_atomically
 from msakit.reporting.cards import FOLDER as HEADS
 from msakit.reporting.contract import Paper
 from msakit.reporting.figures import copy_figures
-from msakit.reporting.manifest import write_manifest
+from msakit.reporting.manifest import BESIDE, write_manifest
 from msakit.reporting.rebuild import rebuilt
 from msakit.runs.store import Runs, pack, read_runs
 
-REPLACED = ("runs", "tables", "figures", "heads", "manifest.json", *exports.FILES)
+REPLACED = ("runs", "tables", "figures", "heads", "manifest.json", *BESIDE)
 
 
 def publish(built: Path, results: Path, profile: str, papers: Mapping[str, Paper]) -> None:
@@ -50,7 +50,8 @@ def publish(built: Path, results: Path, profile: str, papers: Mapping[str, Paper
         copy_figures(folder, partial / "figures" / folder.name)
     for folder in _fullest(built, runs):
         _copy_head(built, folder, results, partial, runs, before)
-    exports.write(partial, rebuilt(partial, papers, profile))
+    for name, text in rebuilt(partial, papers, profile).items():
+        write_atomically(partial / name, text.encode())
     write_manifest(partial, profile)
     if results.exists():
         for kept in results.iterdir():
@@ -65,14 +66,14 @@ def publish(built: Path, results: Path, profile: str, papers: Mapping[str, Paper
 def _fullest(built: Path, runs: Runs) -> list[Path]:
     """Of the heads of each paper and corpus the one of most modalities, relative to `built`."""
     records = [run.record for run in runs]
-    modalities = {(each.paper, each.corpus.name, each.arm): len(each.modalities) for each in records}
-    found: dict[tuple[str, str], Path] = {}
+    modalities: dict[tuple[str, ...], int] = {
+        (each.paper, each.corpus.name, each.arm): len(each.modalities) for each in records
+    }
+    found: dict[tuple[str, ...], Path] = {}
     for config in sorted((built / HEADS).glob("*/*/*/config.json")):
         head = config.parent.relative_to(built)
-        paper, corpus, arm = head.parts[-3:]
-        other = found.get((paper, corpus))
-        if other is None or modalities.get((paper, corpus, arm), 0) > modalities.get((paper, corpus, other.name), 0):
-            found[paper, corpus] = head
+        of_corpus = (found.get(head.parts[-3:-1], head), head)
+        found[head.parts[-3:-1]] = max(of_corpus, key=lambda each: modalities.get(each.parts[-3:], 0))
     return list(found.values())
 
 

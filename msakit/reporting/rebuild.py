@@ -1,19 +1,17 @@
-"""Tables, claims and exports are rebuilt from the recorded runs and must equal the committed ones, byte for byte.
+"""Tables, claims, references, model cards and crate metadata: rebuilt from the recorded runs, byte for byte.
 
-A table or claim that was typed, edited, or made by other code or from other runs shows as a difference. Figures are
+What was typed, edited, or made by other code or from other runs shows as a difference to what is committed. Figures are
 pictures and compared through the manifest's checksums alone.
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from msakit.reporting import exports, tables
-from msakit.reporting.claims_text import read_profile
-from msakit.reporting.contract import Paper, paper_of
-from msakit.reporting.manifest import FILE, hashes
+from msakit.reporting import cards, claims_text, crate, references, tables
+from msakit.reporting.claims import ledger
+from msakit.reporting.contract import Paper
+from msakit.reporting.manifest import BESIDE, FILE, hashes, read_manifest
 from msakit.runs.store import Runs, read_runs
 
 DIFF_LINES = 12
@@ -26,30 +24,32 @@ class CheckError(ValueError):
 def tables_of(runs: Runs, papers: Mapping[str, Paper]) -> dict[str, dict[str, tables.Table]]:
     """The tables of each paper that has runs, by paper and name. Raises ValueError for runs of an unknown paper."""
     names = sorted(runs.frame["paper"].unique())
-    return {name: paper_of(papers, name).tables(runs.select(paper=name)) for name in names}
-
-
-def table_texts(runs: Runs, papers: Mapping[str, Paper]) -> dict[str, str]:
-    """Text of every table by path relative to the results folder ("tables/<paper>/<name>.csv", …)."""
-    return {
-        f"tables/{paper}/{table.name}.{ending}": text
-        for paper, of_paper in tables_of(runs, papers).items()
-        for table in of_paper.values()
-        for ending, text in tables.texts(table).items()
-    }
+    unknown = [name for name in names if name not in papers]
+    if unknown:
+        raise ValueError(f"runs of an unknown paper {unknown[0]!r}; there are: {', '.join(papers)}")
+    return {name: papers[name].tables(runs.select(paper=name)) for name in names}
 
 
 def rebuilt(results: Path, papers: Mapping[str, Paper], profile: str | None = None) -> dict[str, str]:
-    """Text of every table, claim and export of a results folder, by relative path.
+    """Text of all that is made from the runs of a results folder, by relative path.
 
     profile: by default the manifest's. Raises CheckError where no table can be made.
     """
     results = Path(results)
     runs = read_runs(results / "runs")
-    texts = table_texts(runs, papers)
+    profile = profile or claims_text.read_profile(results)
+    texts = {
+        f"tables/{paper}/{table.name}.{ending}": text
+        for paper, of_paper in tables_of(runs, papers).items()
+        for table in of_paper.values()
+        for ending, text in tables.texts(table).items()
+    }
     if not texts:
         raise CheckError(f"{results}: no table can be made from its runs; nothing was checked")
-    return texts | exports.texts(results, runs, papers, profile or read_profile(results), texts)
+    texts |= claims_text.texts(ledger(runs, papers, profile), papers)
+    texts[references.FILE] = references.bibliography(runs, papers)
+    described = crate.crate(results, runs, papers, profile, list(texts))
+    return texts | cards.cards(results, runs, papers) | {crate.FILE: described}
 
 
 def check(results: Path, papers: Mapping[str, Paper]) -> str:
@@ -62,9 +62,9 @@ def check(results: Path, papers: Mapping[str, Paper]) -> str:
     results = Path(results)
     expected = rebuilt(results, papers)
     # A table may lie beside hand-made files of other kinds.
-    files = [path for ending in tables.ENDINGS for path in results.glob(f"tables/**/*.{ending}")]
+    files = [path for path in results.glob("tables/**/*") if path.suffix in (".csv", ".md")]
     found = {path.relative_to(results).as_posix() for path in files}
-    found |= {name for name in (*expected, *exports.FILES) if (results / name).is_file()}
+    found |= {name for name in (*expected, *BESIDE) if (results / name).is_file()}
     faults = [f"{name}: missing" for name in sorted(set(expected) - found)]
     faults += [f"{name}: no run gives this" for name in sorted(found - set(expected))]
     for name in sorted(found & set(expected)):
@@ -89,11 +89,9 @@ def _difference(committed: bytes, text: str) -> str:
 
 
 def _manifest_faults(results: Path) -> list[str]:
-    path = results / FILE
-    if not path.exists():
+    if not (results / FILE).exists():
         return [f"{FILE}: missing"]
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    listed, found = content["files"], hashes(results)
+    listed, found = read_manifest(results)["files"], hashes(results)
     changed = [name for name in listed if name in found and found[name] != listed[name]]
     return [
         *(f"{name}: not in the manifest" for name in sorted(set(found) - set(listed))),

@@ -31,32 +31,25 @@ TEST_NOTE = (
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-def arrays(run: Run, split: str = "test", subset: Subset | None = None) -> tuple[np.ndarray, np.ndarray]:
+def arrays(run: Run, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
     """Predictions `[segments]`, or probabilities `[segments, classes]`, and labels of one split.
 
     Raises:
-        RecordError: the run has no prediction for that split, or none in the subset.
+        RecordError: the run has no prediction for that split.
     """
-    return _arrays(_part(run, split, subset))
+    return _arrays(run, run.test if split == "test" else run.split(split))
 
 
-def _part(run: Run, split: str, subset: Subset | None) -> pd.DataFrame:
-    part = run.test if split == "test" else run.split(split)
-    if subset is not None:
-        part = part[np.asarray(subset(part), dtype=bool)]
+def _arrays(run: Run, part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     if part.empty:
         splits = ", ".join(sorted(run.predictions["split"].unique()))
-        raise RecordError(f"{run.where}: no prediction to score in split {split!r} (there are: {splits})")
-    return part
-
-
-def _arrays(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        raise RecordError(f"{run.where}: no prediction to score in this split or subset (splits: {splits})")
     if "prediction" in part:
         return part["prediction"].to_numpy(float), part["label"].to_numpy(float)
     return part[values_of(part)].to_numpy(float), part["label"].to_numpy()
 
 
-def scores(runs: Runs, wanted: str | Sequence[str], split: str = "test", subset: Subset | None = None) -> pd.DataFrame:
+def scores(runs: Runs, wanted: str | Sequence[str], split: str = "test") -> pd.DataFrame:
     """One row a run and metric: paper, corpus, arm, seed, fold, metric, value, n (segments that the metric used).
 
     wanted: metric names, or a profile's name of :mod:`msakit.evaluation.metrics`. Under a protocol that decides two
@@ -68,7 +61,7 @@ def scores(runs: Runs, wanted: str | Sequence[str], split: str = "test", subset:
     names = metrics.names(wanted)
     rows = []
     for run in runs:
-        record, (prediction, label) = run.record, arrays(run, split, subset)
+        record, (prediction, label) = run.record, arrays(run, split)
         fold = None if record.fold is None else record.fold.index
         for name in names:
             value, n = metrics.score([_applied(name, record)], prediction, label)[_applied(name, record)]
@@ -85,8 +78,8 @@ def _applied(metric: str, record: Record) -> str:
 # --- comparisons --------------------------------------------------------------------------------------------------
 
 
-def scored(runs: Runs, arm: str, metric: str, split: str = "test", subset: Subset | None = None) -> Scored:
-    """Score one arm of one corpus for :func:`msakit.evaluation.comparisons.compare`.
+def scored(runs: Runs, arm: str, metric: str, subset: Subset | None = None) -> Scored:
+    """Score one arm of one corpus on test for :func:`msakit.evaluation.comparisons.compare`.
 
     Its `arm` is the arm that was trained: the recorded `same_as` where the runs were taken over from another arm.
 
@@ -102,19 +95,19 @@ def scored(runs: Runs, arm: str, metric: str, split: str = "test", subset: Subse
     first = chosen[0].record
     if subset is not None and first.fold is not None:
         # A fold may have no such segment.
-        chosen = [run for run in chosen if np.any(subset(run.split(split)))] or chosen
-    tested = [_tested(run, split, subset) for run in chosen]
+        chosen = [run for run in chosen if np.any(subset(run.test))] or chosen
     division = "" if first.fold is None else f"{first.fold.kind}-{first.fold.count}"
     trained_as = {run.record.same_as or arm for run in chosen}
     name = trained_as.pop() if len(trained_as) == 1 else arm
+    tested = [_tested(run, subset) for run in chosen]
     return comparisons.score_runs(name, _applied(metric, first), tested, division, trained=not first.reference)
 
 
-def _tested(run: Run, split: str, subset: Subset | None) -> Predicted:
-    part = _part(run, split, subset)
+def _tested(run: Run, subset: Subset | None) -> Predicted:
+    part = run.test if subset is None else run.test[np.asarray(subset(run.test), dtype=bool)]
     sizes = run.record.measurements.get("segments", {})
     return Predicted(
-        *_arrays(part),
+        *_arrays(run, part),
         part["segment_id"].to_numpy(str),
         part["video_id"].to_numpy(str),
         None if run.record.fold is None else run.record.fold.index,
@@ -176,6 +169,17 @@ def arms_in_order(runs: Runs, paper: Paper) -> tuple[str, ...]:
     return tuple(arm for arm in dict.fromkeys([*paper.arms, *found]) if arm in found)
 
 
+def definitions(runs: Runs, paper: Paper) -> dict[str, Arm]:
+    """The definitions of `arms_in_order`, by name."""
+    found = {run.record.arm: run.record.definition for run in runs}
+    return {arm: found[arm] for arm in arms_in_order(runs, paper)}
+
+
+def main_metric(runs: Runs, paper: Paper) -> str:
+    """The first metric of the paper for the task of these runs, which are on one corpus."""
+    return paper.metrics(str(runs.frame["task"].iloc[0]))[0]
+
+
 def labels(runs: Runs, arms: Sequence[str] | None = None) -> dict[str, str]:
     """Arm, references among them, to what tables call it (`label`); of those arms in their order, or of all."""
     definitions = {run.record.arm: run.record.definition for run in runs}
@@ -185,11 +189,6 @@ def labels(runs: Runs, arms: Sequence[str] | None = None) -> dict[str, str]:
 def label(arm: Arm) -> str:
     """The arm's title, behind its group if it has one: "Shift of words: MAG"."""
     return f"{arm.group}: {arm.title}" if arm.group else arm.title
-
-
-def arm_means(runs: Runs, metric: str) -> pd.Series:
-    """Mean test score of every trained arm, by arm."""
-    return scores(runs.select(reference=False), metric).groupby("arm")["value"].mean()
 
 
 def reference_value(runs: Runs, name: str, metric: str) -> float | None:

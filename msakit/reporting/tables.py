@@ -2,8 +2,11 @@
 
 Every row says how many seeds or folds it rests on, under which protocol and where it comes from; every table says what
 a reader must not overlook (generated data, protocols that leak, settings that differ between arms, values that are
-undefined, the gap to what was published), without the caller having to remember it. Bold follows
-:mod:`msakit.reporting.marking`.
+undefined, the gap to what was published), without the caller having to remember it.
+
+Bold is the arm of the best mean among the trained arms of one protocol in a column, if its difference from each other
+arm has a p of at most 0.05 in the test of :mod:`msakit.evaluation.comparisons`, Holm-corrected for the number of those
+differences. Rows of one training are one arm.
 """
 
 import json
@@ -17,9 +20,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from msakit.evaluation import metrics, statistics
+from msakit.evaluation.comparisons import Scored, compare
 from msakit.files import write_atomically
 from msakit.reporting.contract import TAGS, Paper
-from msakit.reporting.marking import EVIDENCE, RULE, best_rows
 from msakit.reporting.scores import arms_in_order, labels, scored, scores
 from msakit.runs.arm import Arm, Protocol
 from msakit.runs.record import Record
@@ -31,7 +34,11 @@ COLUMNS = ["arm", "title", "metric", "direction", "n", "unit", "mean", "sd", "lo
            "protocol", "best", "published", "tag", "gap"]  # fmt: skip
 OURS, REFERENCE = "runs", "reference"
 SOUND = Protocol.model_validate({})  # the protocol that needs no word
-ENDINGS = ("csv", "md")
+EVIDENCE = "scored"  # the column of a table's frame that holds each row's Scored; in no file
+RULE = (
+    "Bold: the best trained arm of a column, where it beats every other of its protocol (test over seeds and videos, "
+    "or folds; Holm-corrected p ≤ 0.05). Where nothing is bold, no arm stands out from all others."
+)
 ORACLE_NOTE = (
     "Oracle: the generator's own posterior (its mean, or its class probabilities) given what it drew for each segment: "
     "how far there is to go."
@@ -51,7 +58,6 @@ class Table:
     title: str
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
 
     @property
     def is_long(self) -> bool:
@@ -92,7 +98,12 @@ def arm_table(
     called = {arm: (titles or {}).get(arm, own) for arm, own in labels(part, [*shown, *references]).items()}
     records = {run.record.arm: run.record for run in part}
     found = scores(part, wanted)
-    beside = _published_beside(part, paper)
+    known = paper.published_on("" if part.frame["generated"].any() else corpus)
+    beside = {
+        (arm, each["metric"]): (each["value"], each["tag"])
+        for arm, row in (paper.facts.get("published_beside") or {}).items()
+        for each in known[known["row"] == row].to_dict("records")
+    }
     rows: list[tuple[object, ...]] = []
     undefined = []
     for arm in (*shown, *references):
@@ -112,7 +123,7 @@ def arm_table(
             rows.append((arm, called[arm], metric, metrics.metric(metric).direction, got.n, unit, got.mean, got.sd,
                          got.low, got.high, n_segments, source, protocol, "", value, tag,
                          None if value is None else got.mean - value, evidence))  # fmt: skip
-    published, published_notes = _published_rows(part, paper, wanted)
+    published, published_notes = _published_rows(known, paper, wanted)
     frame = pd.DataFrame([*rows, *published], columns=[*COLUMNS, EVIDENCE])
     frame = frame.astype({"n": "Int64", "n_segments": "Int64"})
     frame = frame.astype({column: float for column in ("mean", "sd", "low", "high", "published", "gap")})
@@ -124,7 +135,7 @@ def arm_table(
     absent = [arm for name, arm in paper.arms.items() if name not in runs.arms and name not in elsewhere]
     if absent:
         notes.append(f"Not run in this profile: {_listed(absent)}.")
-    return Table(corpus, title, frame, tuple(dict.fromkeys(notes)), wanted)
+    return Table(corpus, title, frame, tuple(dict.fromkeys(notes)))
 
 
 def _one_corpus(runs: Runs) -> tuple[str, str]:
@@ -183,27 +194,24 @@ def _listed(arms: Iterable[Arm]) -> str:
 
 
 def _protocol_notes(trained: Mapping[str, Record], titles: Mapping[str, str]) -> list[str]:
+    """What sets each protocol apart from the sound one, and which arms follow it."""
     by_protocol: dict[Protocol, list[str]] = {}
     for arm, record in trained.items():
         by_protocol.setdefault(record.definition.protocol, []).append(titles[arm])
-    return [
-        f"Protocol {protocol.name}{' (leaks)' if protocol.leaks else ''}: {'; '.join(_described(protocol))}: "
-        f"{', '.join(who)}."
-        for protocol, who in by_protocol.items()
-        if _described(protocol)
-    ]
-
-
-def _described(protocol: Protocol) -> list[str]:
-    """What sets a protocol apart from the sound one, a phrase each; empty for the sound one."""
-    phrases = {
-        "folds": "the corpus's own split, not folds" if protocol.folds == "none" else f"{protocol.folds} folds",
-        "stop": f"the epoch is chosen on the {protocol.stop} split",
-        "drop_last": "incomplete last batches are dropped, of the test split too",
-        "threshold": f"0.5 is the threshold of {protocol.threshold}",
-        "share": f"{protocol.share} % of the training split",
-    }
-    return [phrase for name, phrase in phrases.items() if getattr(protocol, name) != getattr(SOUND, name)]
+    notes = []
+    for protocol, who in by_protocol.items():
+        phrases = {
+            "folds": "the corpus's own split, not folds" if protocol.folds == "none" else f"{protocol.folds} folds",
+            "stop": f"the epoch is chosen on the {protocol.stop} split",
+            "drop_last": "incomplete last batches are dropped, of the test split too",
+            "threshold": f"0.5 is the threshold of {protocol.threshold}",
+            "share": f"{protocol.share} % of the training split",
+        }
+        apart = [phrase for name, phrase in phrases.items() if getattr(protocol, name) != getattr(SOUND, name)]
+        if apart:
+            leaks = " (leaks)" if protocol.leaks else ""
+            notes.append(f"Protocol {protocol.name}{leaks}: {'; '.join(apart)}: {', '.join(who)}.")
+    return notes
 
 
 def _settings_note(records: Iterable[Record], titles: Mapping[str, str]) -> str:
@@ -227,45 +235,57 @@ def _settings_note(records: Iterable[Record], titles: Mapping[str, str]) -> str:
 # --- published values ---------------------------------------------------------------------------------------------
 
 
-def _published_beside(runs: Runs, paper: Paper) -> dict[tuple[str, str], tuple[float, str]]:
-    """By arm and metric, the published value that stands beside it, and its tag; nothing on generated data."""
-    if runs.frame["generated"].any():
-        return {}
-    known = paper.published_on(str(runs.frame["corpus"].iloc[0]))
-    return {
-        (arm, str(each["metric"])): (float(each["value"]), str(each["tag"]))
-        for arm, row in (paper.facts.get("published_beside") or {}).items()
-        for each in known[known["row"] == row].to_dict("records")
-    }
-
-
-def _published_rows(runs: Runs, paper: Paper, wanted: Sequence[str]) -> tuple[list[tuple[object, ...]], list[str]]:
-    """The published rows of that corpus, and the notes on them.
+def _published_rows(
+    known: pd.DataFrame, paper: Paper, wanted: Sequence[str]
+) -> tuple[list[tuple[object, ...]], list[str]]:
+    """The rows of the table for the published values of a corpus, and the notes on them.
 
     Raises:
-        ValueError: the facts name a row that is not there on that corpus.
+        ValueError: the facts name a row that is not among those values.
     """
-    corpus = str(runs.frame["corpus"].iloc[0])
-    known = paper.published_on(corpus)
-    if runs.frame["generated"].any() or known.empty:
-        return [], []
     rows: list[tuple[object, ...]] = []
-    notes = []
+    notes: list[str] = []
+    if known.empty:
+        return rows, notes
     for row, title in (paper.facts.get("published") or {}).items():
-        part = known[known["row"] == row]
-        if part.empty:
+        part = known[known["row"] == row].to_dict("records")
+        if not part:
             there = ", ".join(known["row"].unique())
-            raise ValueError(f"{paper.name}: no published row {row!r} on {corpus}; there are: {there}")
-        first = part.iloc[0]
-        source = f"{first['source']} [{first['tag']}]"
-        notes.append(f"{title} [{first['tag']}: {TAGS[first['tag']]}]: {first['source']}; {first['note']}.")
-        for each in part.to_dict("records"):
+            raise ValueError(f"{paper.name}: no published row {row!r} on {known['corpus'].iloc[0]}; there are: {there}")
+        tag, source, note = (part[0][name] for name in ("tag", "source", "note"))
+        notes.append(f"{title} [{tag}: {TAGS[tag]}]: {source}; {note}.")
+        for each in part:
             if each["metric"] in wanted:
-                direction = metrics.metric(str(each["metric"])).direction
-                rows.append((row, f"{title} [{first['tag']}]", each["metric"], direction, None, "", each["value"], None,
-                             None, None, None, source, "", "", None, "", None, None))  # fmt: skip
+                direction = metrics.metric(each["metric"]).direction
+                rows.append((row, f"{title} [{tag}]", each["metric"], direction, None, "", each["value"], None, None,
+                             None, None, f"{source} [{tag}]", "", "", None, "", None, None))  # fmt: skip
     note = paper.facts.get("published_note")
-    return rows, [*notes, *([str(note)] if note else [])]
+    return rows, [*notes, note] if note else notes
+
+
+# --- bold ---------------------------------------------------------------------------------------------------------
+
+
+def _bold(frame: pd.DataFrame) -> pd.Series:
+    """True at the rows (arm and metric) that are bold."""
+    bold = pd.Series(False, index=frame.index)
+    if EVIDENCE not in frame:
+        return bold
+    trained = frame[frame[EVIDENCE].map(lambda item: isinstance(item, Scored) and item.trained)]
+    for (name, _), part in trained.groupby(["metric", "protocol"], sort=False):
+        arms: dict[str, Scored] = {item.arm: item for item in part[EVIDENCE]}
+        sign = 1 if metrics.metric(str(name)).direction == "up" else -1
+        means = {arm: sign * float(item.values.mean()) for arm, item in arms.items()}
+        if len(arms) < 2 or not np.isfinite(list(means.values())).all():
+            continue
+        best = arms.pop(max(means, key=lambda arm: means[arm]))
+        try:
+            p = [compare([(1, best), (-1, other)]).p for other in arms.values()]
+        except ValueError:  # tested on different segments: no comparison, no bold
+            continue
+        if (statistics.holm(np.array(p)) <= statistics.ALPHA).all():
+            bold[part.index[[item.arm == best.arm for item in part[EVIDENCE]]]] = True
+    return bold
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -297,41 +317,35 @@ def cells(table: Table) -> tuple[list[str], list[list[str]], str, list[str]]:
     return head, rows, align, [*_reading(table), *table.notes]
 
 
-def _bold(frame: pd.DataFrame) -> pd.Series:
-    return best_rows(frame) if EVIDENCE in frame else pd.Series(False, index=frame.index)
-
-
 def _long(table: Table) -> tuple[list[str], list[list[str]]]:
-    shown = table.metrics or tuple(table.frame["metric"].unique())
-    head = ["", _units(table.frame), *(metrics.metric(metric).title for metric in shown), "protocol", "from"]
-    rows = []
     frame = table.frame.assign(best=_bold(table.frame))
-    for (_, title, source), part in frame.groupby(["arm", "title", "source"], sort=False):
-        found = {str(cell["metric"]): cell for cell in part.to_dict("records")}
-        n = part["n"].iloc[0]
-        values = [_cell(found[metric]) if metric in found else "" for metric in shown]
-        protocol = str(part["protocol"].iloc[0]) if str(source).startswith(OURS) else ""
-        rows.append([str(title), "" if pd.isna(n) else str(n), *values, protocol, _short(str(source))])
-    for (_, title, _), part in frame[frame["gap"].notna()].groupby(["arm", "title", "source"], sort=False):
-        gaps = dict(zip(part["metric"], part["gap"], strict=True))
-        values = [f"{gaps[metric]:+.3f}" if metric in gaps else "" for metric in shown]
-        rows.append([f"{title}: gap to published [{part['tag'].iloc[0]}]", "", *values, "", "ours − published"])
-    return head, rows
+    shown = list(frame["metric"].unique())
+    head = ["", _units(frame), *(metrics.metric(metric).title for metric in shown), "protocol", "from"]
+    rows: list[list[str]] = []
+    gaps: list[list[str]] = []
+    for _, part in frame.groupby(["arm", "title", "source"], sort=False):
+        found, first = part.set_index("metric").to_dict("index"), part.iloc[0]
+        title, source = str(first["title"]), str(first["source"])
+        values = [_cell(found[metric], source) if metric in found else "" for metric in shown]
+        # A published source is spelt out in the notes, a protocol in its own column.
+        short = source.partition(" ")[0] if source.startswith((OURS, REFERENCE)) else "published"
+        n = "" if pd.isna(first["n"]) else str(first["n"])
+        rows.append([title, n, *values, first["protocol"] if source.startswith(OURS) else "", short])
+        if part["gap"].notna().any():
+            beside = part.dropna(subset="gap").set_index("metric")
+            values = [f"{beside['gap'][metric]:+.3f}" if metric in beside.index else "" for metric in shown]
+            gaps.append([f"{title}: gap to published [{beside['tag'].iloc[0]}]", "", *values, "", "ours − published"])
+    return head, rows + gaps
 
 
 def _units(frame: pd.DataFrame) -> str:
     return " or ".join(sorted(unit for unit in frame["unit"].unique() if unit)) or "seeds"
 
 
-def _short(source: str) -> str:
-    """A published source is spelt out in the notes, a protocol in its own column."""
-    return source.partition(" ")[0] if source.startswith((OURS, REFERENCE)) else "published"
-
-
-def _cell(row: Mapping[Any, Any]) -> str:
+def _cell(row: Mapping[Any, Any], source: str) -> str:
     if pd.isna(row["mean"]):
         return "–"
-    if not str(row["source"]).startswith((OURS, REFERENCE)):
+    if not source.startswith((OURS, REFERENCE)):
         return f"{row['mean']:.4g}"  # as precise as it was printed
     text = f"{row['mean']:.3f}" + ("" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}")
     return f"**{text}**" if row["best"] else text
@@ -339,18 +353,15 @@ def _cell(row: Mapping[Any, Any]) -> str:
 
 def _as_is(table: Table) -> tuple[list[str], list[list[str]]]:
     head = [metrics.metric(name).title if name in metrics.METRICS else str(name) for name in table.frame.columns]
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.frame.dtypes]
+    missing = ["–" if pd.api.types.is_numeric_dtype(kind) else "" for kind in table.frame.dtypes]
     rows = [
-        [_text(value, number) for value, number in zip(row, numeric, strict=True)]
+        [
+            absent if pd.isna(value) else f"{value:.3f}" if isinstance(value, float) else str(value)
+            for value, absent in zip(row, missing, strict=True)
+        ]
         for row in table.frame.itertuples(index=False, name=None)
     ]
     return head, rows
-
-
-def _text(value: Any, numeric: bool) -> str:
-    if pd.isna(value):
-        return "–" if numeric else ""
-    return f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _reading(table: Table) -> list[str]:
@@ -376,7 +387,7 @@ def _reading(table: Table) -> list[str]:
 
 def texts(table: Table) -> dict[str, str]:
     """Content of a table's files by their endings."""
-    return dict(zip(ENDINGS, (to_csv(table), to_markdown(table)), strict=True))
+    return {"csv": to_csv(table), "md": to_markdown(table)}
 
 
 def write(table: Table, folder: Path) -> None:

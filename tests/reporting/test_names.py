@@ -41,11 +41,12 @@ def reports(root, names):
                       for split in ("valid", "test")]  # fmt: skip
             title = f"Title {place}"
             write(root, names[arm], seed, pd.concat(splits), corpus="cmu_mosi", generated=False, title=title, **changes)
-    layers = {"group": "Single layer", "modalities": "text"}
+    layers = {"group": "Single layer", "encoders": "text"}
+    shares = {"arms": [names["joint.share-5"], names["joint.share-100"]], "by": "share"}
     pairs = {
         "layers": {"a": {"intermediate": layers}, "b": {"last": layers}},
         "chosen": {"a": {"chosen": layers}, "b": names["best-text-audio"]},
-        "shares": {"a": {"last": {"like": "joint", "by": "share"}}, "b": {"first": {"like": "joint", "by": "share"}}},
+        "shares": {"a": {"last": shares}, "b": names["joint.share-5"]},
         "several": {"a": ["gone", names["layer0-text"]], "b": ["gone", names["joint.only-stop"]]},
     }
     claim = {"id": "c", "sentence": "A.", "source": "here [P]", "metric": "mae", "family": "f", "seeds": 2}

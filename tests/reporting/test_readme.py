@@ -1,13 +1,12 @@
 """The README's numbers are the published ones, and so are those of the walkthroughs' text; its links lead somewhere."""
 
-import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from msakit.reporting.readme import BLOCK, INLINE, check, filled, number, refresh
+from msakit.reporting.readme import BLOCK, check, filled, refresh
 
 ROOT = Path(__file__).parents[2]
 # Typed all the same, each for its reason: (file's name, what it says) -> why it is no result of a run.
@@ -29,7 +28,7 @@ def typed_numbers(text: str) -> list[tuple[int, str]]:
     def blank(found: re.Match[str]) -> str:
         return "\n" * found[0].count("\n")
 
-    for pattern in (BLOCK, INLINE, CODE, TARGET):
+    for pattern in (BLOCK, CODE, TARGET):
         text = pattern.sub(blank, text)
     found = [(line, hit[0]) for line, row in enumerate(text.splitlines(), start=1) for hit in TYPED.finditer(row)]
     return [(line, value) for line, value in found if not value.isdigit()]
@@ -50,7 +49,7 @@ def test_blocks_are_filled_without_the_heading_and_the_rest_stays(page: Path):
     expected = "before\n<!-- table: results/a.md -->\n| x |\n|---|\n| 1 |\n<!-- end -->\nafter\n"
     assert page.read_text() == expected
     assert filled(expected, page.parent) == expected
-    assert check(page) == "1 tables and 0 numbers in sentences, all as published"
+    assert check(page) == "1 tables, all as published"
 
 
 def test_a_typed_number_is_found(page: Path):
@@ -79,24 +78,6 @@ def test_the_readme_shows_published_tables_and_its_links_lead_somewhere():
     assert not missing
 
 
-def test_a_number_in_a_sentence_comes_from_its_file(tmp_path: Path):
-    (tmp_path / "x.json").write_text(json.dumps({"list": [{"id": "a.b", "value": 0.12345}], "count": 7}))
-    (tmp_path / "y.csv").write_text("arm,metric,mean\na,mae,0.5\na,corr,0.25\n")
-    assert number(tmp_path, "x.json", "list/id=a.b/value") == "0.123"
-    assert number(tmp_path, "x.json", "list/0/value", "+.1f") == "+0.1"
-    assert number(tmp_path, "x.json", "count") == "7"
-    assert number(tmp_path, "y.csv", "arm=a&metric=corr/mean", ".2f") == "0.25"
-    text = "It is <!-- number: x.json count -->old<!-- end -->, not 8."
-    assert filled(text, tmp_path) == "It is <!-- number: x.json count -->7<!-- end -->, not 8."
-    assert filled(filled(text, tmp_path), tmp_path) == filled(text, tmp_path)
-    for way, message in (("list/id=c/value", "0 items have id=c"), ("none", "there is no 'none'"),
-                         ("list/4", "there is no '4'")):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            number(tmp_path, "x.json", way)
-    with pytest.raises(ValueError, match=r"z\.json, which is not there"):
-        number(tmp_path, "z.json", "a")
-
-
 def test_what_looks_like_a_measurement_is_found():
     text = """Better by 0.021, that is 3 % or 2× (4 times) in 97 s with 1.5 GB; version 1.2.3.
 See [page](https://x.org/1.25) and arXiv <!-- 9.5 --> in 2017, layer 3 of 24, ids 1284/229/686.
@@ -106,12 +87,11 @@ rate: 5.0e-4
 <!-- table: a.md -->
 | 0.5 |
 <!-- end -->
-<!-- number: b.json c -->0.7<!-- end -->
 On the range 0.5-0.7.
 """
     found = typed_numbers(text)
     assert [value for line, value in found if line == 1] == ["0.021", "3 %", "2×", "4 times", "97 s", "1.5 GB", "1.2.3"]
-    assert [(line, value) for line, value in found if line > 1] == [(10, "0.5"), (10, "0.7")]
+    assert [(line, value) for line, value in found if line > 1] == [(9, "0.5"), (9, "0.7")]
 
 
 def pages() -> dict[str, str]:
@@ -128,6 +108,6 @@ def test_no_result_is_typed():
     assert len(texts) >= 2
     found = [(name, value) for name, text in texts.items() for _, value in typed_numbers(text)]
     typed = sorted({f"{name}: {value}" for name, value in found if (name, value) not in ALLOWED})
-    assert not typed, "put these between number or table marks, or say in ALLOWED why they are no results"
+    assert not typed, "put these into a published table, or say in ALLOWED why they are no results"
     stale = set(ALLOWED) - set(found)
     assert not stale, f"nobody writes these any more: {stale}"

@@ -92,10 +92,11 @@ def test_the_shown_picture_is_the_published_one_pixel_for_pixel(made):
 def test_a_large_table_is_packed_and_pandas_reads_it(tmp_path):
     frame = pd.DataFrame({"x": np.arange(40_000)})
     frame.to_csv(tmp_path / "large.csv", index=False)
-    packed = embed.download(tmp_path / "large.csv")
+    content = (tmp_path / "large.csv").read_bytes()
+    packed = embed.download(content, "large.csv")
     assert packed.name == "large.csv.gz"
-    assert packed == embed.download(tmp_path / "large.csv")
-    assert gzip.decompress(decoded(packed.href)) == (tmp_path / "large.csv").read_bytes()
+    assert packed == embed.download(content, "large.csv")
+    assert gzip.decompress(decoded(packed.href)) == content
     (tmp_path / packed.name).write_bytes(decoded(packed.href))
     assert pd.read_csv(tmp_path / packed.name).equals(frame)
 

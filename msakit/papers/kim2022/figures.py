@@ -4,6 +4,7 @@ Drawn from recorded runs alone; which arms each figure shows is in ``paper.yaml`
 shown after those.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -205,7 +206,7 @@ def joint_space(points: pd.DataFrame, titles: Mapping[str, str], classes: Sequen
                 part = points[(points["arm"] == arm) & (points["modality"] == modality)]
                 axis.scatter(part["x"], part["y"], c=part["label"], cmap=colours, vmin=low, vmax=high, s=11,
                              marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
-            axis.set_title(draw.wrapped(titles[arm], 28), fontsize=7.5)
+            axis.set_title(textwrap.fill(titles[arm], 28), fontsize=7.5)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel("t-SNE 1")

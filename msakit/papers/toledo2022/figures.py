@@ -4,6 +4,7 @@
 """
 
 import base64
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
@@ -104,12 +105,12 @@ def cost_frontier(points: pd.DataFrame, metric: str) -> Figure:
             spread = draw.error_bars(points.iloc[[place]])
             # As many markers as palette entries: past the last, both go round again, out of step.
             colour = draw.PALETTE[(place + 3 * (place // len(draw.MARKERS))) % len(draw.PALETTE)]
-            marker, label = draw.MARKERS[place % len(draw.MARKERS)], draw.wrapped(str(row["title"]), TITLE)
+            marker, label = draw.MARKERS[place % len(draw.MARKERS)], textwrap.fill(str(row["title"]), TITLE)
             axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=marker, ls="", ms=6, capsize=2,
                           mfc=None if best[place] else "white", label=label)  # fmt: skip
         axes.set_xscale("symlog", linthresh=0.1)
         label = f"Training operations a sample (ratio to: {points['base'].iloc[0]})"
-        axes.set_xlabel(draw.wrapped(label, TITLE))
+        axes.set_xlabel(textwrap.fill(label, TITLE))
         axes.set_ylabel(metrics.metric(metric).title)
         figure.legend(loc="outside right center", title="filled: on the frontier")
         sns.despine(ax=axes)
@@ -257,7 +258,7 @@ def agreement(frame: pd.DataFrame) -> Figure:
                           capsize=2, color=draw.PALETTE[index], label=label)  # fmt: skip
         for line in range(1, len(titles)):
             axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
-        axes.set_yticks(range(len(titles)), [draw.wrapped(title, TITLE) for title in titles.values()])
+        axes.set_yticks(range(len(titles)), [textwrap.fill(title, TITLE) for title in titles.values()])
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
@@ -347,7 +348,7 @@ def examples(pictures: Sequence[UInt8[np.ndarray, "height width 3"]], data: pd.D
             upper.set_xticks([])
             upper.set_yticks([])
             upper.set_title(f"{name}\nlabel: {rows['label'].iloc[0]}", fontsize=7)
-            upper.set_xlabel(draw.wrapped(f"“{rows['text'].iloc[0]}”", 30), fontsize=6.5)
+            upper.set_xlabel(textwrap.fill(f"“{rows['text'].iloc[0]}”", 30), fontsize=6.5)
             table = rows.set_index("arm").drop(columns=["segment_id", "text", "label"])
             left = np.zeros(len(table))
             for index, each in enumerate(table.columns):

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from msakit.files import sha256_of, write_atomically
 from msakit.reporting.contract import Paper
-from msakit.reporting.manifest import provenance
+from msakit.reporting.manifest import provenance, read_manifest
 from msakit.reporting.site import content, ledger, notebooks
 from msakit.runs.store import read_runs
 
@@ -51,9 +51,9 @@ def _notebooks(folder: Path | None, papers: Mapping[str, Paper]) -> list[Path]:
 
 def page(results: Path, papers: Mapping[str, Paper], executed: Sequence[Path]) -> str:
     """The page's HTML."""
-    manifest, runs = content.read_manifest(results), read_runs(results / "runs")
+    manifest, runs = read_manifest(results), read_runs(results / "runs")
     views = content.papers(results, papers, manifest["corpora"])
-    figures = {figure.sha256: (figure.id, figure.title) for view in views for figure in view.figures}
+    figures = {each["sha256"]: (each["id"], each["title"]) for view in views for each in view["figures"]}
     shown = []
     for path in executed:
         title, html = notebooks.render(path, figures)
@@ -71,13 +71,9 @@ def page(results: Path, papers: Mapping[str, Paper], executed: Sequence[Path]) -
         runs=content.frame_table(content.costs(runs), "What every arm cost"),
         left_out=content.left_out(),
         inputs=inputs(results),
-        style=_part("page.css"),
-        script=_part("page.js"),
+        style=Markup((HERE / "page.css").read_text("utf-8")),
+        script=Markup((HERE / "page.js").read_text("utf-8")),
     )
-
-
-def _part(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
 def inputs(results: Path) -> str:

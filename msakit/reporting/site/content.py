@@ -1,13 +1,11 @@
 """What the page shows of a results folder: its tables, figures, runs and gaps, each ready for the template."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from bs4 import BeautifulSoup
@@ -24,56 +22,13 @@ from msakit.runs.store import Runs
 GAPS = ("Not run in this profile: ", "Undefined (–)")
 
 
-@dataclass(frozen=True)
-class TableView:
-    """A table with its notes, and the files to save."""
-
-    id: str
-    title: str
-    html: Markup
-    notes: tuple[Markup, ...]
-    downloads: tuple[embed.Download, ...]
-    gaps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class FigureView:
-    """A picture with its description, and its plotted data to save."""
-
-    id: str
-    title: str
-    alt: str
-    picture: embed.Picture
-    downloads: tuple[embed.Download, ...]
-    sha256: str
-
-
-@dataclass(frozen=True)
-class PaperView:
-    """All that a profile has of one paper."""
-
-    id: str
-    name: str  # authors and year
-    title: str
-    venue: str
-    code: str
-    status: str
-    tables: tuple[TableView, ...] = ()
-    figures: tuple[FigureView, ...] = ()
-    gaps: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.tables and not self.figures
-
-
 def slug(*parts: str) -> str:
     """An id for an element: small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def papers(results: Path, known: Mapping[str, Paper], corpora: Iterable[str]) -> list[PaperView]:
-    """Every known paper, in the given order, those without results too: the page says so."""
+def papers(results: Path, known: Mapping[str, Paper], corpora: Iterable[str]) -> list[dict[str, Any]]:
+    """Every known paper for the template, in the given order, those without results too: the page says so."""
     views = []
     for name, paper in known.items():
         facts = paper.facts
@@ -84,9 +39,12 @@ def papers(results: Path, known: Mapping[str, Paper], corpora: Iterable[str]) ->
             for path in _sorted(results / "figures" / name, "*.png")
         ]
         gaps = [*(facts.get("left_out") or {}).items()]
-        gaps += [(f"In the table “{table.title}”", gap) for table in tables for gap in table.gaps]
-        views.append(PaperView(name, short_name(facts, name), facts["title"], facts["venue"], facts.get("code", ""),
-                               facts.get("status", ""), tuple(tables), tuple(figures), tuple(gaps)))  # fmt: skip
+        gaps += [(f"In the table “{table['title']}”", gap) for table in tables for gap in table["gaps"]]
+        views.append({
+            "id": name, "name": short_name(facts, name), "title": facts["title"], "venue": facts["venue"],
+            "code": facts.get("code", ""), "status": facts.get("status", ""), "tables": tables, "figures": figures,
+            "gaps": gaps, "is_empty": not tables and not figures,
+        })  # fmt: skip
     return views
 
 
@@ -103,15 +61,14 @@ def short_name(facts: Mapping[str, Any], paper: str) -> str:
     return f"{who} {year[0]}" if year else who
 
 
-@cache
 def left_out() -> dict[str, dict[str, str]]:
     """What no profile can show, and why."""
     content: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("left_out.yaml").read_text("utf-8"))
     return content
 
 
-def table_view(path: Path, paper: str) -> TableView:
-    """A published table: the Markdown shown, the csv to save.
+def table_view(path: Path, paper: str) -> dict[str, Any]:
+    """A published table: the Markdown shown with its notes, the csv to save.
 
     Raises ValueError for a Markdown file without a table.
     """
@@ -123,30 +80,30 @@ def table_view(path: Path, paper: str) -> TableView:
             raise ValueError(f"{path} holds no table: publish the results again")
         html = Markup("<p>No rows.</p>")
     else:
-        html = markup.html(markup.table(soup, title))
-    texts = [note.get_text() for note in notes]
+        html = Markup(str(markup.table(soup, title)))
     file = path.with_suffix(".csv")
-    return TableView(
-        slug(paper, path.stem, "table"),
-        title,
-        html,
-        tuple(Markup(markup.fit(note).decode_contents()) for note in notes),
-        (embed.download(file, f"{paper}-{file.name}"),) if file.exists() else (),
-        tuple(text for text in texts if text.startswith(GAPS)),
-    )
+    return {
+        "id": slug(paper, path.stem, "table"),
+        "title": title,
+        "html": html,
+        "gaps": [text for note in notes if (text := note.get_text()).startswith(GAPS)],
+        "notes": [Markup(markup.fit(note).decode_contents()) for note in notes],
+        "downloads": [embed.download(file.read_bytes(), f"{paper}-{file.name}")] if file.exists() else [],
+    }
 
 
-def figure_view(path: Path, paper: str, data: pd.DataFrame | None = None, corpora: Iterable[str] = ()) -> FigureView:
+def figure_view(path: Path, paper: str, data: pd.DataFrame | None, corpora: Iterable[str]) -> dict[str, Any]:
     """A published figure, its description from the picture, and the plotted data to save."""
     title, description = of_picture(path)
-    files: tuple[embed.Download, ...] = ()
-    if data is not None:
-        text = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        files = (embed.packed(text.encode(), f"{paper}-{path.stem}.csv"),)
-    picture = embed.picture(path.read_bytes())
-    alt = f"{title}. {description}".strip()
-    id = slug(paper, path.stem, "figure")
-    return FigureView(id, heading(path.stem, corpora), alt, picture, files, sha256_of(path))
+    text = None if data is None else data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return {
+        "id": slug(paper, path.stem, "figure"),
+        "title": heading(path.stem, corpora),
+        "alt": f"{title}. {description}".strip(),
+        "picture": embed.picture(path.read_bytes()),
+        "downloads": [embed.download(text.encode(), f"{paper}-{path.stem}.csv")] if text is not None else [],
+        "sha256": sha256_of(path),
+    }
 
 
 def heading(stem: str, corpora: Iterable[str]) -> str:
@@ -159,33 +116,16 @@ def heading(stem: str, corpora: Iterable[str]) -> str:
     return f"{words[0].upper()}{words[1:]}"
 
 
-def read_manifest(results: Path) -> dict[str, Any]:
-    """Raises ValueError where the folder holds no published results."""
-    path = results / "manifest.json"
-    if not path.is_file():
-        raise ValueError(f"{results} has no manifest.json: publish results there first, for instance `make reproduce`")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def costs(runs: Runs) -> pd.DataFrame:
     """One row an arm: its runs, how its epoch was chosen, what it cost and which sources ran it."""
-    rows = []
-    for run in runs:
-        record, selection = run.record, run.record.selection
-        runtime, environment = run.runtime, run.runtime.environment if run.runtime else {}
-        commit = str(environment.get("commit") or "")[:8]
-        rows.append({
-            "arm": record.arm, "paper": record.paper, "corpus": record.corpus.name,
-            "protocol": record.definition.protocol.name,
-            "epoch chosen on": "" if selection is None else f"{selection.split}, {selection.metric}",
-            "epochs": len(record.history),
-            "seconds a run": runtime.seconds if runtime else None,
-            "peak MB": runtime.peak_memory_mb if runtime else None,
-            "device": str(environment.get("device") or ""),
-            "commit (+ changed)": commit + ("+" if environment.get("dirty") else ""),
-        })  # fmt: skip
-    frame = pd.DataFrame(rows).astype({"seconds a run": float, "peak MB": float})
+    environments = [run.runtime.environment if run.runtime else {} for run in runs]
+    selections = [run.record.selection for run in runs]
+    commits = [str(each.get("commit") or "")[:8] + ("+" if each.get("dirty") else "") for each in environments]
+    frame = runs.frame.rename(columns={"seconds": "seconds a run"})
+    frame["epoch chosen on"] = [f"{each.split}, {each.metric}" if each else "" for each in selections]
+    frame["peak MB"] = np.array([run.runtime.peak_memory_mb if run.runtime else None for run in runs], dtype=float)
+    frame["device"] = [str(each.get("device") or "") for each in environments]
+    frame["commit (+ changed)"] = commits
 
     def joined(part: pd.Series) -> str:
         return ", ".join(sorted(part.unique()))
@@ -206,4 +146,4 @@ def frame_table(frame: pd.DataFrame, label: str) -> Markup:
         whole = shown[name].dropna().mod(1).eq(0).all()
         shown[name] = ["–" if pd.isna(value) else f"{value:.{0 if whole else 1}f}" for value in shown[name]]
     soup = BeautifulSoup(shown.to_html(index=False, border=0, na_rep="–"), "html.parser")
-    return markup.html(markup.table(soup, label))
+    return Markup(str(markup.table(soup, label)))

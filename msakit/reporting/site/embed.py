@@ -33,13 +33,8 @@ def uri(content: bytes, media: str) -> str:
     return f"data:{media};base64,{base64.b64encode(content).decode()}"
 
 
-def download(path: Path, name: str | None = None) -> Download:
-    """A text file to save, see `packed`."""
-    return packed(path.read_bytes(), name or path.name)
-
-
-def packed(content: bytes, name: str) -> Download:
-    """A text to save; more than 64 kB are gzip-packed (pandas reads .csv.gz as it is)."""
+def download(content: bytes, name: str) -> Download:
+    """A text file to save; more than 64 kB are gzip-packed (pandas reads .csv.gz as it is)."""
     if len(content) > PLAIN_BYTES:
         smaller = gzip.compress(content, mtime=0)  # without the time, so that equal files are equal bytes
         return Download(f"{name}.gz", uri(smaller, "application/gzip"), len(content))

@@ -9,7 +9,7 @@ from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 from latex2mathml.converter import convert
-from markupsafe import Markup, escape
+from markupsafe import escape
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 log = logging.getLogger(__name__)
@@ -137,8 +137,3 @@ def _align(table: Tag) -> None:
         for cell in (head, *cells):
             cell.attrs.pop("style", None)
             cell["class"] = "number" if numeric else "short" if short else "long"
-
-
-def html(tag: Tag | str) -> Markup:
-    """Ready to go into the template as it is."""
-    return Markup(str(tag))

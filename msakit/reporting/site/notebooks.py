@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,15 @@ def _cell(cell: Any, heading: str, shown: Mapping[str, tuple[str, str]]) -> Iter
 
 
 def _outputs(outputs: list[Any], heading: str, shown: Mapping[str, tuple[str, str]]) -> Iterable[str]:
-    text = ""
-    for output in [*outputs, None]:
+    for written, group in groupby(outputs, lambda output: output.output_type == "stream"):
         # What was written bit by bit is one text.
-        if output is not None and output.output_type == "stream":
-            text += output.text
+        if written:
+            text = "".join(output.text for output in group)
+            yield from [_plain(text)] if text.strip() else []
             continue
-        if text.strip():
-            yield _plain(text)
-        text = ""
-        if output is None:
-            return
-        if output.output_type == "error":
-            yield _plain("\n".join(output.traceback))
-        else:
-            yield from _data(output, heading, shown)
+        for output in group:
+            failed = output.output_type == "error"
+            yield from [_plain("\n".join(output.traceback))] if failed else _data(output, heading, shown)
 
 
 def _plain(text: str) -> str:

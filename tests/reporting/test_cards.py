@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from small_runs import paper, regression, write
 
 from msakit import papers
-from msakit.reporting import cards, crate, exports, references
+from msakit.reporting import cards, crate, rebuild, references
 from msakit.runs.store import read_runs
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,9 @@ def test_every_reference_is_whole_bibtex():
     own = [entry for name in papers.PAPERS for entry in papers.facts(name)["references"]]
     entries = [*references.known(), *own]
     assert len({entry["key"] for entry in entries}) == len(entries) > 20
+    assert all({*entry["when"]} < {"corpus", "setting", "always"} for entry in references.known())
     for entry in entries:
+        assert {"key", "type", "author", "title", "year"} <= set(entry)
         text = references.bibtex(entry)
         assert text.isascii()
         assert text.count("{") == text.count("}")
@@ -104,9 +106,9 @@ def test_every_reference_is_whole_bibtex():
 
 
 def test_the_crate_describes_what_is_there(results):
-    runs = read_runs(results / "runs")
-    texts = exports.texts(results, runs, PAPERS, "mini", ["tables/kim2022/main.csv"])
-    assert set(texts) == {"claims.json", "claims.md", "references.bib", "ro-crate-metadata.json",
+    texts = rebuild.rebuilt(results, PAPERS, "mini")
+    tables = {"tables/kim2022/mini-mosi.csv", "tables/kim2022/mini-mosi.md"}
+    assert set(texts) == {*tables, "claims.json", "claims.md", "references.bib", "ro-crate-metadata.json",
                           "heads/kim2022/mini-mosi/best-text/README.md"}  # fmt: skip
     content = json.loads(texts[crate.FILE])
     items = {item["@id"]: item for item in content["@graph"]}
@@ -115,18 +117,11 @@ def test_the_crate_describes_what_is_there(results):
     root = items["./"]
     assert {"name", "description", "datePublished", "license"} <= set(root)
     listed = {part["@id"] for part in root["hasPart"]}
-    assert listed == {"runs/", "heads/", "tables/kim2022/main.csv", "claims.json", "claims.md", "references.bib",
-                      "manifest.json"}  # fmt: skip
+    assert listed == {*tables, "runs/", "heads/", "claims.json", "claims.md", "references.bib", "manifest.json"}
     # Every reference within the crate is described in it.
     named = re.findall(r'\{\s*"@id": "([^"]+)"\s*\}', texts[crate.FILE])
     assert {name for name in named if not name.startswith("https://w3id")} <= set(items)
-    assert texts == exports.texts(results, runs, PAPERS, "mini", ["tables/kim2022/main.csv"])
-
-
-def test_what_no_run_gives_any_more_is_removed(tmp_path):
-    (tmp_path / "claims.md").write_text("old")
-    exports.write(tmp_path, {"references.bib": "new"})
-    assert [path.name for path in tmp_path.iterdir()] == ["references.bib"]
+    assert texts == rebuild.rebuilt(results, PAPERS, "mini")
 
 
 def test_citation_agrees_with_the_release():
