@@ -9,7 +9,7 @@ import itertools
 import json
 import shutil
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -22,13 +22,12 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from msakit.evaluation import metrics, statistics
 from msakit.files import write_atomically
 from msakit.reporting import describe
 from msakit.reporting.contract import Paper
-from msakit.reporting.scores import arms_in_order, kind_of_data, reference_value, scores
+from msakit.reporting.scores import arms_in_order, by_corpus, kind_of_data, reference_value, scores
 from msakit.runs.store import Runs
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches
@@ -146,43 +145,37 @@ def heading(figure: Figure, title: str) -> None:
     figure.suptitle(title, fontsize=RC["axes.titlesize"])
 
 
-def layer_curve(
-    ax: Axes,
-    frame: pd.DataFrame,
-    metric: str,
-    best: Mapping[str, int] | None = None,
-    first: int = 0,
-) -> Axes:
-    """A metric over the encoder's hidden states, one line a modality, with the t-interval over seeds.
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and line of the series of that number; past the last they go round again."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "ls": LINES[number % len(LINES)],
+    }
 
-    frame: modality, layer, seed, value (one row each). The output layer (the last) is marked by an open circle, the
-    layer that validation chose (`best`: modality -> layer) by a star. first: place in the palette of the first line,
-    for panels that share one order of modalities.
+
+def legend_below(figure: Figure, axes: Axes, ncols: int) -> None:
+    """One legend for all panels, of the series of one of them."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=ncols)
+
+
+def draw_all(
+    runs: Runs, folder: Path, drawn: Callable[[Runs, str], Iterator[tuple[str, str, Figure, pd.DataFrame]]]
+) -> list[Figure]:
+    """Save the figures of each corpus as `<corpus>-<name>`.
+
+    drawn: from the runs of a corpus and what to call it, such as "mini-mosi (generated data)", the name of each figure,
+    its title ("" for none), the figure, and its data.
     """
-    points, handles = over_seeds(frame, ["modality", "layer"]), []
-    for index, (modality, part) in enumerate(points.groupby("modality", sort=False), start=first):
-        line = part.sort_values("layer")
-        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
-        handles += ax.plot(line["layer"], line["mean"], color=colour, marker=marker, ls=LINES[index % len(LINES)],
-                           label=str(modality), zorder=3)  # fmt: skip
-        ax.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
-        circle = ax.plot(line["layer"].iloc[-1:], line["mean"].iloc[-1:], ls="", marker="o", ms=9, mfc="none", mec=GREY,
-                         mew=0.9, label="output layer" if index == first else None, zorder=4)  # fmt: skip
-        chosen = line[line["layer"] == (best or {}).get(str(modality))]
-        ax.plot(chosen["layer"], chosen["mean"], ls="", marker="*", ms=10, mfc="white", mec=colour, mew=1.1,
-                label=None, zorder=5)  # fmt: skip
-    names = [*(str(line.get_label()) for line in handles), "output layer"]
-    handles += circle
-    if best:
-        handles.append(plt.Line2D([], [], ls="", marker="*", ms=9, mfc="white", mec=GREY, mew=1.1))
-        names.append("best on validation")
-    ax.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=0.9,
-              handletextpad=0.5)  # fmt: skip
-    ax.set_xlabel("Hidden state (0 = embeddings)")
-    ax.set_ylabel(metrics.metric(metric).title)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    sns.despine(ax=ax)
-    return ax
+    figures = []
+    for corpus, part in by_corpus(runs):
+        with style():
+            for name, title, figure, data in drawn(part, f"{corpus} ({kind_of_data(part)})"):
+                if title:
+                    heading(figure, title)
+                save(figure, data, folder, f"{corpus}-{name}")
+                figures.append(figure)
+    return figures
 
 
 def arm_points(
@@ -256,49 +249,3 @@ def arm_figure(
         corpus = runs.frame["corpus"].iloc[0]
         heading(figure, f"Arms on {corpus} ({kind_of_data(runs)}), test")
     return figure, data
-
-
-def learning_curves(ax: Axes, frame: pd.DataFrame, label: str) -> Axes:
-    """A quantity over epochs: one thin line a seed and the mean, one colour a series.
-
-    frame: epoch, seed, series (such as train, valid), value; label: the quantity with its unit or arrow. The mean is
-    drawn as far as all seeds go.
-    """
-    for index, (series, part) in enumerate(frame.groupby("series", sort=False)):
-        colour, line = PALETTE[index % len(PALETTE)], LINES[index % len(LINES)]
-        wide = part.pivot(index="epoch", columns="seed", values="value").sort_index()
-        ax.plot(wide.index, wide.to_numpy(), color=colour, lw=0.5, alpha=0.4)
-        mean = wide.dropna().mean(axis=1)
-        ax.plot(mean.index, mean, color=colour, ls=line, lw=1.8, label=str(series))
-    ax.set_xlabel("Epoch")
-    ax.set_ylabel(label)
-    ax.legend()
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    sns.despine(ax=ax)
-    return ax
-
-
-def group_bars(ax: Axes, frame: pd.DataFrame, metric: str, titles: Mapping[str, str]) -> Axes:
-    """A metric by group of segments (such as text and image agree or disagree), one bar an arm, with its interval.
-
-    frame: as :func:`msakit.reporting.scores.estimates` gives it, so that intervals count seeds and test videos; the
-    number of segments stands below each group. titles: arm -> label, in the order shown. Bars differ in hatching, too.
-    """
-    hatches = ("", "///", "...", "\\\\\\", "xxx", "---", "+++")
-    groups = list(dict.fromkeys(frame["group"]))
-    shown = [arm for arm in titles if arm in set(frame["arm"])]
-    width = 0.8 / len(shown)
-    for index, arm in enumerate(shown):
-        part = frame[frame["arm"] == arm].set_index("group").reindex(groups)
-        x = np.arange(len(groups)) + (index - (len(shown) - 1) / 2) * width
-        ax.bar(x, part["mean"], width * 0.92, label=titles[arm], color=PALETTE[index % len(PALETTE)], alpha=0.85,
-               hatch=hatches[index % len(hatches)], edgecolor="white", lw=0)  # fmt: skip
-        ax.errorbar(x, part["mean"], error_bars(part), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
-    sizes = frame.groupby("group")["n_segments"].max()
-    ax.set_xticks(range(len(groups)), [f"{group}\n(n = {sizes[group]})" for group in groups])
-    ax.set_ylabel(metrics.metric(metric).title)
-    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(shown)))
-    ax.tick_params(axis="x", length=0)
-    sns.despine(ax=ax)
-    return ax

@@ -29,24 +29,6 @@ def values(**axes):
     return frame.assign(value=np.random.default_rng(0).random(len(frame)))
 
 
-def lines(ax, label):
-    return next(line for line in ax.get_lines() if line.get_label() == label)
-
-
-def test_layer_curve_shows_the_means_and_marks(ax):
-    frame = values(modality=["text", "audio"], layer=[2, 0, 1], seed=[0, 1, 2])
-    assert figures.layer_curve(ax, frame, "mae", best={"text": 1}) is ax
-    expected = frame[frame["modality"] == "audio"].groupby("layer")["value"].mean()
-    assert lines(ax, "audio").get_xdata().tolist() == [0, 1, 2]
-    assert lines(ax, "audio").get_ydata() == pytest.approx(expected.to_numpy())
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == ["text", "audio", "output layer", "best on validation"]
-    assert lines(ax, "output layer").get_xdata().tolist() == [2]
-    assert ax.get_ylabel() == "MAE ↓"
-    styles = {(line.get_marker(), str(line.get_linestyle())) for line in ax.get_lines() if line.get_label() in legend}
-    assert len(styles) == 3, "series differ without colour"
-
-
 def test_arm_points(ax):
     frame = values(arm=["a", "b"], seed=[0, 1, 2])
     figures.arm_points(ax, frame, "mae", {"b": "Second", "a": "First", "c": "Not run"},
@@ -61,22 +43,6 @@ def test_one_seed_has_no_interval(ax):
     figures.arm_points(ax, values(arm=["a"], seed=[0]), "corr", {"a": "A"})
     assert ax.get_xlabel() == "Corr (→ better)"
     assert len(ax.get_lines()) == 2  # the seed and the mean
-
-
-def test_learning_curves(ax):
-    figures.learning_curves(ax, values(series=["train", "valid"], epoch=range(5), seed=[0, 1]), "L1 loss ↓")
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "L1 loss ↓")
-
-
-def test_bars_have_the_interval_of_the_test_and_the_number_of_segments(ax):
-    rows = [("agree", "a", 0.8, 0.7, 0.9, 30), ("agree", "b", 0.7, 0.65, 0.75, 30), ("differ", "a", 0.5, 0.2, 0.8, 9),
-            ("differ", "b", 0.4, 0.3, 0.5, 9)]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["group", "arm", "mean", "low", "high", "n_segments"])
-    figures.group_bars(ax, frame, "accuracy", {"b": "B", "a": "A"})
-    assert [patch.get_height() for patch in ax.patches] == [0.7, 0.4, 0.8, 0.5]
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["agree\n(n = 30)", "differ\n(n = 9)"]
-    ends = [segment[:, 1].tolist() for bars in ax.collections for segment in bars.get_segments()]
-    assert sorted(ends) == pytest.approx(np.array(sorted([[0.65, 0.75], [0.3, 0.5], [0.7, 0.9], [0.2, 0.8]])))
 
 
 @pytest.fixture
@@ -106,7 +72,7 @@ def test_the_figure_of_arms_has_a_panel_a_group(runs):
 
 def test_saved_picture_and_data(ax, tmp_path):
     frame = values(modality=["text"], layer=[0, 1], seed=[0, 1])
-    figures.layer_curve(ax, frame, "mae")
+    ax.plot(frame["layer"], frame["value"])
     picture = figures.save(ax.figure, frame, tmp_path / "first", "layers")
     again = figures.save(ax.figure, frame, tmp_path / "second", "layers")
     assert picture.name == "layers.png"

@@ -4,86 +4,92 @@
 fullest arm do is in :mod:`msakit.papers.ando2022.inside`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from msakit import papers
 from msakit.evaluation import metrics
 from msakit.papers.ando2022 import inside
-from msakit.papers.ando2022.arms import MODALITIES
-from msakit.papers.ando2022.inside import colour, in_order
+from msakit.papers.ando2022.inside import in_order, look
 from msakit.papers.ando2022.layers import best_layers, layer_runs, takes_best
-from msakit.papers.ando2022.tables import PAPER, definitions, layer_scores, main_metric, resolved, single_layers
+from msakit.papers.ando2022.tables import PAPER, layer_scores, resolved, single_layers
 from msakit.reporting import figures as draw
 from msakit.reporting.contract import Paper
-from msakit.reporting.scores import by_corpus, kind_of_data
+from msakit.reporting.scores import definitions, main_metric
+from msakit.runs.arm import Arm
 from msakit.runs.store import Runs
 
 
 def figures(runs: Runs, folder: Path) -> list[Figure]:
     """Draw and save, for each corpus, every figure that its runs give."""
-    paper, found = papers.load(PAPER), []
-    for corpus, part in by_corpus(runs):
-        where, metric = f"{corpus} ({kind_of_data(part)})", main_metric(part, paper)
-
-        def keep(name: str, figure: Figure, data: pd.DataFrame, corpus: str = corpus) -> None:
-            draw.save(figure, data, folder, f"{corpus}-{name}")
-            found.append(figure)
-
-        with draw.style():
-            curve = layer_scores(part, metric, "test")
-            if len(curve):
-                keep("layers", layer_figure(part, curve, metric, f"Single layers on {where}, test"), curve)
-            weights = layer_weights(part, paper)
-            if len(weights):
-                keep("weights", weight_figure(weights, f"Learnt layer weights on {where}"), weights)
-            elsewhere, arms = single_layers(part, paper), definitions(part, paper)
-            if set(arms) - elsewhere:
-                titles = {arm: arms[arm].title + words for arm, words in resolved(part).items()}
-                keep("arms", *draw.arm_figure(part, paper, metric, elsewhere, titles))
-            arm = fullest(part, paper)
-            if arm is not None:
-                for name, figure, data in inside.of_arm(part, arm, where):
-                    keep(name, figure, data)
-    return found
+    return draw.draw_all(runs, folder, _drawn)
 
 
-def fullest(runs: Runs, paper: Paper) -> str | None:
-    """The arm of best layers and gates with the most modalities."""
-    arms = {arm: each for arm, each in definitions(runs, paper).items() if takes_best(each)}
-    gated = [arm for arm, each in arms.items() if each.args.get("decoder", "gated") == "gated"]
-    return max(gated, key=lambda arm: len(arms[arm].inputs), default=None)
+def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFrame]]:
+    paper = papers.load(PAPER)
+    metric, elsewhere, arms = main_metric(runs, paper), single_layers(runs, paper), definitions(runs, paper)
+    curve, weights = layer_scores(runs, metric, "test"), layer_weights(runs, paper)
+    if len(curve):
+        yield "layers", f"Single layers on {where}, test", layer_figure(runs, curve, metric), curve
+    if len(weights):
+        yield "weights", f"Learnt layer weights on {where}", weight_figure(weights), weights
+    if set(arms) - elsewhere:
+        titles = {arm: arms[arm].title + words for arm, words in resolved(runs).items()}
+        yield "arms", "", *draw.arm_figure(runs, paper, metric, elsewhere, titles)
+    # Of the arms of best layers the one with the most modalities.
+    fullest = [arm for arm, each in arms.items() if takes_best(each) and gated(each)]
+    if fullest:
+        yield from inside.of_arm(runs, max(fullest, key=lambda arm: len(arms[arm].inputs)), where)
 
 
-def panels(count: int, height: float) -> tuple[Figure, np.ndarray]:
+def gated(arm: Arm) -> bool:
+    """Whether its decoder has gates."""
+    return bool(arm.args.get("decoder", "gated") == "gated")
+
+
+def panels(count: int) -> tuple[Figure, np.ndarray]:
     """A row of panels: one column wide for a single one, the page's width for more."""
-    width = draw.COLUMN if count == 1 else draw.PAGE
-    figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False)
+    size = (draw.COLUMN, 2.9) if count == 1 else (draw.PAGE, 2.5)
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False)
     return figure, axes[0]
 
 
 # --- over layers --------------------------------------------------------------------------------------------------
 
 
-def layer_figure(runs: Runs, curve: pd.DataFrame, metric: str, title: str = "") -> Figure:
+def layer_figure(runs: Runs, curve: pd.DataFrame, metric: str) -> Figure:
     """One panel an encoder, each with its own scale: their levels differ by more than their layers do.
 
-    curve: encoder, layer, seed, value. In folds, where the choice differs, no layer is marked as chosen.
+    The mean of each layer with the t-interval over runs. In folds, where the choice differs, no layer is marked as
+    chosen.
+
+    curve: encoder, layer, seed, value, by layer.
     """
     shown, best = list(curve["encoder"].unique()), best_layers(runs).get(-1, {})
     modality = layer_runs(runs).drop_duplicates("encoder").set_index("encoder")["modality"]
-    figure, axes = panels(len(shown), 2.9 if len(shown) == 1 else 2.5)
+    figure, axes = panels(len(shown))
     arrow = "↓" if metrics.metric(metric).direction == "down" else "↑"
     for axis, encoder in zip(axes, shown, strict=True):
-        part = curve[curve["encoder"] == encoder].rename(columns={"encoder": "modality"})
-        draw.layer_curve(axis, part, metric, best, first=MODALITIES.index(modality[encoder]))
-        axis.get_legend().remove()
+        line, style = draw.over_seeds(curve[curve["encoder"] == encoder], ["layer"]), look(modality[encoder])
+        axis.plot(line["layer"], line["mean"], **style, label=encoder, zorder=3)
+        axis.fill_between(line["layer"], line["low"], line["high"], color=style["color"], alpha=0.15, lw=0)
+        last, chosen = line.iloc[-1:], line[line["layer"] == best.get(encoder)]
+        axis.plot(last["layer"], last["mean"], ls="", marker="o", ms=9, mfc="none", mec=draw.GREY, mew=0.9,
+                  label="output layer", zorder=4)  # fmt: skip
+        axis.plot(chosen["layer"], chosen["mean"], ls="", marker="*", ms=10, mfc="white", mec=style["color"], mew=1.1,
+                  zorder=5)  # fmt: skip
         axis.set_title(encoder)
+        axis.set_xlabel("Hidden state (0 = embeddings)")
         axis.set_ylabel(f"Test {metrics.metric(metric).label} {arrow}" if axis is axes[0] else "")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.spines[["top", "right"]].set_visible(False)
     marks = {
         "output layer": plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=draw.GREY),
         "best on validation": plt.Line2D([], [], ls="", marker="*", ms=9, mfc="white", mec=draw.GREY),
@@ -93,7 +99,6 @@ def layer_figure(runs: Runs, curve: pd.DataFrame, metric: str, title: str = "") 
         del marks["best on validation"]
     columns = 1 if len(shown) == 1 else 3
     figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=columns)
-    draw.heading(figure, title)
     return figure
 
 
@@ -102,18 +107,17 @@ def layer_weights(runs: Runs, paper: Paper) -> pd.DataFrame:
 
     Of several arms that mix a modality's layers alone, or together, the first one of the tables.
     """
+    records = {arm: [run.record for run in runs.select(arm=arm)]
+               for arm, each in definitions(runs, paper).items() if gated(each)}  # fmt: skip
+    mixed = {arm: found for arm, found in records.items() if "layer_weights" in found[0].measurements}
+    widest = max((len(found[0].features) for found in mixed.values()), default=0)
     rows = []
-    gated = [arm for arm, each in definitions(runs, paper).items() if each.args.get("decoder", "gated") == "gated"]
-    mixed = [arm for arm in gated if "layer_weights" in runs.select(arm=arm).runs[0].record.measurements]
-    sizes = {arm: len(runs.select(arm=arm).runs[0].record.features) for arm in mixed}
-    widest = max(sizes.values(), default=0)
     seen: set[tuple[str, str]] = set()
-    for arm in (arm for arm in mixed if sizes[arm] in (1, widest)):
-        kind = "alone" if sizes[arm] == 1 else "together"
-        records = [run.record for run in runs.select(arm=arm)]
-        for modality in (name for name in records[0].measurements["layer_weights"] if (name, kind) not in seen):
+    for found in (found for found in mixed.values() if len(found[0].features) in (1, widest)):
+        kind = "alone" if len(found[0].features) == 1 else "together"
+        for modality in (name for name in found[0].measurements["layer_weights"] if (name, kind) not in seen):
             seen.add((modality, kind))
-            for record in records:
+            for record in found:
                 weights, layers = record.measurements["layer_weights"][modality], record.features[modality].layer
                 numbers = layers if isinstance(layers, list) else range(len(weights))
                 rows += [(modality, kind, k, record.seed, w) for k, w in zip(numbers, weights, strict=True)]
@@ -123,13 +127,12 @@ def layer_weights(runs: Runs, paper: Paper) -> pd.DataFrame:
     return frame.sort_values("modality", key=lambda c: c.map(order.index), kind="stable").reset_index(drop=True)
 
 
-def weight_figure(weights: pd.DataFrame, title: str = "") -> Figure:
+def weight_figure(weights: pd.DataFrame) -> Figure:
     """One panel a modality: the softmax weight of each hidden state, for the modality alone and with the others."""
     shown = in_order(weights["modality"])
-    figure, axes = panels(len(shown), 2.9 if len(shown) == 1 else 2.5)
+    figure, axes = panels(len(shown))
     for axis, modality in zip(axes, shown, strict=True):
         part = weights[weights["modality"] == modality]
-        tint, _, _ = colour(modality)
         layers = np.array(sorted(part["layer"].unique()))
         points = draw.over_seeds(part.rename(columns={"weight": "value"}), ["arm", "layer"])
         arms = [arm for arm in ("alone", "together") if arm in set(points["arm"])]
@@ -137,8 +140,8 @@ def weight_figure(weights: pd.DataFrame, title: str = "") -> Figure:
         for number, arm in enumerate(arms):
             bars = points[points["arm"] == arm].set_index("layer").reindex(layers)
             left = np.arange(len(layers)) + (number - (len(arms) - 1) / 2) * width
-            axis.bar(left, bars["mean"], width * 0.92, color=tint, alpha=0.85 if arm == "alone" else 0.4,
-                     hatch="" if arm == "alone" else "////", edgecolor="white", lw=0)  # fmt: skip
+            axis.bar(left, bars["mean"], width * 0.92, color=look(modality)["color"], edgecolor="white", lw=0,
+                     alpha=0.85 if arm == "alone" else 0.4, hatch="" if arm == "alone" else "////")  # fmt: skip
             error = draw.error_bars(bars)
             axis.errorbar(left, bars["mean"], error, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
         axis.axhline(1 / len(layers), color=draw.GREY, ls="--", lw=0.9)
@@ -148,12 +151,12 @@ def weight_figure(weights: pd.DataFrame, title: str = "") -> Figure:
         axis.set_ylabel("Weight in the mixture (sums to 1)" if axis is axes[0] else "")
         axis.set_title(modality)
         axis.spines[["top", "right"]].set_visible(False)
-    marks = [
-        plt.Rectangle((0, 0), 1, 1, color=draw.GREY, alpha=0.85, lw=0),
-        plt.Rectangle((0, 0), 1, 1, fc=draw.GREY, ec="white", hatch="////", alpha=0.5, lw=0),
-        plt.Line2D([], [], color=draw.GREY, ls="--", lw=0.9),
-    ]
-    names = ["the modality alone", "with the other modalities", "all layers alike (the start)"]
-    figure.legend(marks, names, loc="outside lower center", ncols=1 if len(shown) == 1 else 3)
-    draw.heading(figure, title)
+    hatched: dict[str, Any] = {"fc": draw.GREY, "ec": "white", "hatch": "////", "alpha": 0.5, "lw": 0}
+    marks = {
+        "the modality alone": plt.Rectangle((0, 0), 1, 1, color=draw.GREY, alpha=0.85, lw=0),
+        "with the other modalities": plt.Rectangle((0, 0), 1, 1, **hatched),
+        "all layers alike (the start)": plt.Line2D([], [], color=draw.GREY, ls="--", lw=0.9),
+    }
+    columns = 1 if len(shown) == 1 else 3
+    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=columns)
     return figure

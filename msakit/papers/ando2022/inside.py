@@ -4,7 +4,8 @@ Scatter (of numbers) and confusion show the predictions; `gate_figure` what each
 `embedding_figure` where segments lie; `attention_figure` which moments of a segment count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,34 +27,33 @@ def in_order(names: Sequence[str] | pd.Series) -> list[str]:
     return [name for name in MODALITIES if name in there] + [name for name in there if name not in MODALITIES]
 
 
-def colour(modality: str) -> tuple[str, str, str | tuple[int, tuple[int, ...]]]:
+def look(modality: str) -> dict[str, Any]:
     """Colour, marker and line of a modality, the same in every figure."""
-    number = MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES)
-    return draw.PALETTE[number], draw.MARKERS[number], draw.LINES[number]
+    return draw.look(MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES))
 
 
-def of_arm(runs: Runs, arm: str, where: str) -> list[tuple[str, Figure, pd.DataFrame]]:
-    """(name, figure, plotted data) of what one arm's runs hold: predictions of its first run, and what seed 0 kept."""
+def of_arm(runs: Runs, arm: str, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFrame]]:
+    """(name, title, figure, plotted data) of what one arm's runs hold: predictions of its first run, and what seed 0
+    kept."""
     chosen = runs.select(arm=arm)
     first, task = chosen.runs[0], chosen.runs[0].record.corpus.task
     about = f"{first.record.title}\n{first.record.definition.group}\n{where}"
-    found = []
     if task.kind == "regression":
-        figure = scatter_figure(first.test, task, f"{about}, seed {first.record.seed}, test")
-        found.append(("scatter", figure, first.test[["label", "prediction"]]))
-    found.append(("confusion", *confusion_figure(chosen, f"{about}, test")))
+        data = first.test[["label", "prediction"]]
+        yield "scatter", f"{about}, seed {first.record.seed}, test", scatter_figure(data, task), data
+    yield "confusion", f"{about}, test", *confusion_figure(chosen)
     gates = gate_rows(chosen)
     if len(gates):
-        found.append(("gates", gate_figure(gates, task, f"Gates of {about}, test"), gates))
+        yield "gates", f"Gates of {about}, test", gate_figure(gates, task), gates
     for run in chosen:
         if "embeddings" in run.record.artifacts:
             frame, shares = run.artifact("embeddings"), run.record.measurements["embedding_variance"]
             data = frame[["segment_id", "modality", "label", *(name for name in ("e0", "e1") if name in frame)]]
-            found.append(("embeddings", embedding_figure(data, shares, task, f"Embeddings of {about}, test"), data))
+            yield "embeddings", f"Embeddings of {about}, test", embedding_figure(data, shares, task), data
         if "attention" in run.record.artifacts:
-            frame, title = run.artifact("attention"), f"Attention of {about}, seed {run.record.seed}"
-            found.append(("attention", attention_figure(frame, run.test, task, title), frame))
-    return found
+            frame = run.artifact("attention")
+            title = f"Attention of {about}, seed {run.record.seed}"
+            yield "attention", title, attention_figure(frame, run.test, task), frame
 
 
 # --- predictions --------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def label_words(task: TaskInfo) -> str:
     return "Label" if task.kind == "classification" else f"Label ({task.low:g} to {task.high:g})"
 
 
-def scatter_figure(test: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
+def scatter_figure(test: pd.DataFrame, task: TaskInfo) -> Figure:
     """Prediction against label, with the diagonal and the mean prediction of each whole label."""
     figure, axis = plt.subplots(figsize=(draw.COLUMN, 3.6))
     axis.axline((0, 0), slope=1, color=draw.GREY, ls="--", lw=1, label="prediction = label", zorder=1)
@@ -98,16 +98,14 @@ def scatter_figure(test: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
     axis.set_xlabel(label_words(task))
     axis.set_ylabel("Prediction (label units)")
     margin = (high - low) / 30
-    axis.set_xlim(low - margin, high + margin)
-    axis.set_ylim(low - margin, high + margin)
-    axis.set_aspect("equal")
+    limits = low - margin, high + margin
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, columnspacing=1)
     axis.spines[["top", "right"]].set_visible(False)
-    draw.heading(figure, title)
     return figure
 
 
-def confusion_figure(runs: Runs, title: str) -> tuple[Figure, pd.DataFrame]:
+def confusion_figure(runs: Runs) -> tuple[Figure, pd.DataFrame]:
     """Classes, or numbers rounded to whole ones: each label's predictions in per cent, over all runs.
 
     Gives the figure and its data: label, predicted, share (of the label's segments), segments (of that label, of all
@@ -134,7 +132,6 @@ def confusion_figure(runs: Runs, title: str) -> tuple[Figure, pd.DataFrame]:
     axis.set_ylabel(f"Label{rounded}")
     axis.tick_params(length=0)
     figure.colorbar(picture, ax=axis, shrink=0.75, label="Share of the label's segments (cells: %)")
-    draw.heading(figure, title)
     rows = [(names[i], names[j], share[i, j], sizes[i]) for i, j in np.ndindex(share.shape)]
     return figure, pd.DataFrame(rows, columns=["label", "predicted", "share", "segments"])
 
@@ -159,29 +156,27 @@ def gate_rows(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype({"fold": "Int64"})
 
 
-def gate_figure(gates: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
+def gate_figure(gates: pd.DataFrame, task: TaskInfo) -> Figure:
     """The mean gate of each modality over the labels, with the interval over runs."""
     figure, axis = plt.subplots(figsize=(draw.COLUMN, 2.8))
     names = bin_names(task)
     for number, modality in enumerate(in_order(gates["modality"])):
-        tint, marker, line = colour(modality)
         points = draw.over_seeds(gates[gates["modality"] == modality], ["label"])
         points = points.sort_values("label", key=lambda column: column.map(names.index))
         # A little apart, so that no interval hides another.
         at = points["label"].map(names.index) + 0.09 * (number - 1)
-        axis.errorbar(at, points["mean"], draw.error_bars(points), color=tint, elinewidth=0.7, capsize=1.5, lw=1.3,
-                      ls=line, marker=marker, label=modality)  # fmt: skip
+        axis.errorbar(at, points["mean"], draw.error_bars(points), **look(modality), elinewidth=0.7, capsize=1.5,
+                      lw=1.3, label=modality)  # fmt: skip
     axis.set_xticks(range(len(names)), names, rotation=0 if task.kind == "regression" else 30)
     axis.set_ylim(0, 1)
     axis.set_xlabel(label_words(task) + (", rounded" if task.kind == "regression" else ""))
     axis.set_ylabel("Gate (0 shut, 1 open)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3)
     axis.spines[["top", "right"]].set_visible(False)
-    draw.heading(figure, title)
     return figure
 
 
-def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]], task: TaskInfo, title: str) -> Figure:
+def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]], task: TaskInfo) -> Figure:
     """The two leading principal components of each embedding.
 
     Of numbers the label is the shade, and the marker says on which side of the middle it lies; classes have a colour
@@ -196,18 +191,19 @@ def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]],
     regression = task.kind == "regression"
     middle = (float(task.low or 0) + float(task.high or 0)) / 2
     names = [f"below {middle:g}", f"{middle:g}", f"above {middle:g}"] if regression else task.classes
-    markers = ["v", "o", "^"] if regression else [draw.MARKERS[k % len(draw.MARKERS)] for k in range(len(names))]
-    tints = [draw.GREY] * 3 if regression else [draw.PALETTE[k % len(draw.PALETTE)] for k in range(len(names))]
+    looks = [draw.look(k) | {"ls": ""} for k in range(len(names))]
+    if regression:
+        looks = [{"color": draw.GREY, "marker": marker, "ls": ""} for marker in "vo^"]
     picture = None
     for axis, modality in zip(axes.flat, shown, strict=False):
         part = frame[frame["modality"] == modality]
         second = part["e1"] if "e1" in part else pd.Series(0.0, index=part.index)
         sides = np.sign(part["label"] - middle) + 1 if regression else part["label"]
-        for k, marker in enumerate(markers):
+        for k, each in enumerate(looks):
             of = sides == k
-            look = {"c": part["label"][of], "cmap": "cividis", "vmin": task.low, "vmax": task.high}
-            picture = axis.scatter(part["e0"][of], second[of], s=9, lw=0, marker=marker,
-                                   **(look if regression else {"color": tints[k]}))  # fmt: skip
+            shade = {"c": part["label"][of], "cmap": "cividis", "vmin": task.low, "vmax": task.high}
+            picture = axis.scatter(part["e0"][of], second[of], s=9, lw=0, marker=each["marker"],
+                                   **(shade if regression else {"color": each["color"]}))  # fmt: skip
         first, other = (100 * share for share in [*shares[modality], 0.0][:2])
         axis.set_title("fused by the decoder" if modality == "fused" else modality)
         axis.set_xlabel(f"First component ({first:.0f} % of variance)")
@@ -216,16 +212,14 @@ def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]],
         axis.set_yticks([])
     if picture is not None and regression:
         figure.colorbar(picture, ax=axes, shrink=0.6, label="Label")
-    marks = [plt.Line2D([], [], ls="", marker=m, color=tint) for m, tint in zip(markers, tints, strict=True)]
-    figure.legend(marks, names, loc="outside lower center", ncols=3)
-    draw.heading(figure, title)
+    figure.legend([plt.Line2D([], [], **each) for each in looks], names, loc="outside lower center", ncols=3)
     return figure
 
 
 # --- in time ------------------------------------------------------------------------------------------------------
 
 
-def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, task: TaskInfo, title: str) -> Figure:
+def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, task: TaskInfo) -> Figure:
     """One row a segment: each frame's attention against that of a frame among equals, over time or over positions.
 
     Text is drawn at the middle of its words where word timings are known, with the words; elsewhere every modality
@@ -242,10 +236,8 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, task: TaskInfo
                 continue  # one vector a segment: there is nothing to attend to
             height = frames["weight"] * len(frames)
             at = frames["seconds"] if timed else (frames["position"] + 0.5) / len(frames)
-            tint, marker, line = colour(modality)
-            axis.plot(
-                at[at.notna()], height[at.notna()], color=tint, marker=marker, ls=line, lw=1, ms=3.2, label=modality
-            )
+            known = at.notna()
+            axis.plot(at[known], height[known], **look(modality), lw=1, ms=3.2, label=modality)
         axis.axhline(1, color=draw.GREY, lw=0.8, ls="--", zorder=1)
         axis.set_title(f"{segment}: {_outcome(test[test['segment_id'] == segment], task)}", loc="left", fontsize=7.5,
                        pad=4)  # fmt: skip
@@ -266,7 +258,6 @@ def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, task: TaskInfo
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], color=draw.GREY, lw=0.8, ls="--"))
     figure.legend(handles, [*labels, UNIFORM], loc="outside lower center", ncols=4)
-    draw.heading(figure, title)
     return figure
 
 

@@ -12,10 +12,11 @@ from msakit.papers.ando2022.layers import best_layers, last_layers, layer_runs, 
 from msakit.reporting.contract import Paper
 from msakit.reporting.scores import (
     TEST_NOTE,
-    arms_in_order,
     by_corpus,
     compare,
+    definitions,
     labels,
+    main_metric,
     reference_value,
     scored,
     scores,
@@ -59,11 +60,6 @@ def tables(runs: Runs) -> dict[str, Table]:
     return found
 
 
-def main_metric(runs: Runs, paper: Paper) -> str:
-    """The first metric of the paper for the task of these runs."""
-    return paper.metrics(str(runs.frame["task"].iloc[0]))[0]
-
-
 # --- the arms -----------------------------------------------------------------------------------------------------
 
 CHOSEN_NOTE = (
@@ -76,12 +72,6 @@ def single_layers(runs: Runs, paper: Paper) -> set[str]:
     """The arms of the table of layers."""
     known = {name for name, arm in paper.arms.items() if single_layer_of(arm) is not None}
     return known | set(layer_runs(runs)["arm"])
-
-
-def definitions(runs: Runs, paper: Paper) -> dict[str, Arm]:
-    """The definitions of all recorded arms but the references, in the order of tables."""
-    found = {run.record.arm: run.record.definition for run in runs}
-    return {arm: found[arm] for arm in arms_in_order(runs, paper)}
 
 
 def resolved(runs: Runs) -> dict[str, str]:

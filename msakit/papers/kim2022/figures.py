@@ -5,7 +5,7 @@ shown after those.
 """
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from msakit import papers
 from msakit.data.synthetic.lexicon import WORDS
@@ -23,7 +24,6 @@ from msakit.papers.kim2022.tables import (
     PAPER,
     kind_scores,
     ladder,
-    main_metric,
     space,
     sweep_points,
     sweep_scores,
@@ -31,7 +31,7 @@ from msakit.papers.kim2022.tables import (
 )
 from msakit.reporting import figures as draw
 from msakit.reporting.contract import Paper
-from msakit.reporting.scores import arms_in_order, by_corpus, kind_of_data, labels
+from msakit.reporting.scores import arms_in_order, labels, main_metric
 from msakit.runs.record import Record
 from msakit.runs.store import Runs
 
@@ -43,48 +43,32 @@ LOSSES = {"mse": "Validation MSE ↓ (label units²)", "cross_entropy": "Validat
 
 def figures(runs: Runs, folder: Path) -> list[Figure]:
     """Draw and save all figures that the runs of each corpus allow."""
-    drawn: list[Figure] = []
+    return draw.draw_all(runs, folder, _drawn)
+
+
+def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFrame]]:
     paper = papers.load(PAPER)
-
-    def keep(figure: Figure, data: pd.DataFrame, name: str, heading: str = "") -> None:
-        if heading:
-            draw.heading(figure, heading)
-        draw.save(figure, data, folder, name)
-        drawn.append(figure)
-
-    for corpus, part in by_corpus(runs):
-        where, metric, titles = f"{corpus} ({kind_of_data(part)})", main_metric(part, paper), labels(part)
-        keep(*draw.arm_figure(part, paper, metric, sweep_points(part, paper)), f"{corpus}-arms")
-        if len(curves := validation_curves(part, paper)):
-            loss = str(part.select(arm=list(paper.facts["drawn"]["convergence"])).frame["selection_metric"].iloc[0])
-            with draw.style():
-                figure, axes = plt.subplots(figsize=(draw.COLUMN, 2.4))
-                draw.learning_curves(axes, curves, LOSSES.get(loss, f"Validation {loss} ↓"))
-                axes.set_title(f"Full method on {where}")
-            keep(figure, curves, f"{corpus}-convergence")
-        if len(shifts := chosen_shifts(part, paper)):
-            heading = f"How far each word is shifted, {where}, seed 0"
-            keep(shift_strips(shifts, titles), shifts, f"{corpus}-shifts", heading)
-        if len(points := embedding_points(part, paper)):
-            classes = next(iter(part)).record.corpus.task.classes
-            heading = f"Test split in the joint space, {where}, seed 0"
-            keep(joint_space(points, titles, classes), points, f"{corpus}-space", heading)
-        measured = drawn_arms(part, paper, "alignment", lambda record: "alignment" in record.measurements)
-        if len(both := space(part, measured)):
-            keep(alignment_and_uniformity(both, titles), both, f"{corpus}-alignment", f"Test split of {where}")
-        if len(swept := sweep_scores(part, paper)):
-            names = {name: sweep["label"] for name, sweep in paper.facts["sweeps"].items()}
-            keep(sweeps(swept, names, f"Test {metrics.metric(metric).title}"), swept, f"{corpus}-sweep", where)
-        if len(kinds := kind_scores(part, paper)):
-            # Without what stands in brackets: the three fit on one line.
-            short = {arm: titles[arm].partition(" (")[0] for arm in ladder(part, paper)}
-            over = "folds" if unit(part) == "folds" else "seeds and test videos"
-            with draw.style():
-                figure, axes = plt.subplots(figsize=(0.75 * draw.PAGE, 2.6))
-                draw.group_bars(axes, kinds, metric, short)
-                axes.set_xlabel("Kind of segment")
-            keep(figure, kinds, f"{corpus}-kinds", f"{where}, test, 95 % intervals over {over}")
-    return drawn
+    metric, titles = main_metric(runs, paper), labels(runs)
+    yield "arms", "", *draw.arm_figure(runs, paper, metric, sweep_points(runs, paper))
+    if len(curves := validation_curves(runs, paper)):
+        loss = str(runs.select(arm=list(paper.facts["drawn"]["convergence"])).frame["selection_metric"].iloc[0])
+        yield "convergence", "", convergence(curves, loss, f"Full method on {where}"), curves
+    if len(shifts := chosen_shifts(runs, paper)):
+        yield "shifts", f"How far each word is shifted, {where}, seed 0", shift_strips(shifts, titles), shifts
+    if len(points := embedding_points(runs, paper)):
+        classes = next(iter(runs)).record.corpus.task.classes
+        yield "space", f"Test split in the joint space, {where}, seed 0", joint_space(points, titles, classes), points
+    measured = drawn_arms(runs, paper, "alignment", lambda record: "alignment" in record.measurements)
+    if len(both := space(runs, measured)):
+        yield "alignment", f"Test split of {where}", alignment_and_uniformity(both, titles), both
+    if len(swept := sweep_scores(runs, paper)):
+        names = {name: sweep["label"] for name, sweep in paper.facts["sweeps"].items()}
+        yield "sweep", where, sweeps(swept, names, f"Test {metrics.metric(metric).title}"), swept
+    if len(kinds := kind_scores(runs, paper)):
+        # Without what stands in brackets: the three fit on one line.
+        short = {arm: titles[arm].partition(" (")[0] for arm in ladder(runs, paper)}
+        over = "folds" if unit(runs) == "folds" else "seeds and test videos"
+        yield "kinds", f"{where}, test, 95 % intervals over {over}", kind_bars(kinds, metric, short), kinds
 
 
 def drawn_arms(runs: Runs, paper: Paper, figure: str, has: Callable[[Record], bool]) -> list[str]:
@@ -152,6 +136,55 @@ def validation_curves(runs: Runs, paper: Paper) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["epoch", "seed", "series", "value"])
 
 
+def convergence(curves: pd.DataFrame, loss: str, title: str) -> Figure:
+    """One thin line a run and, as far as all of them go, their mean, one colour a series.
+
+    curves: as `validation_curves` gives them.
+    """
+    figure, axes = plt.subplots(figsize=(draw.COLUMN, 2.4))
+    for index, (series, part) in enumerate(curves.groupby("series", sort=False)):
+        look = draw.look(index) | {"marker": ""}
+        wide = part.pivot(index="epoch", columns="seed", values="value").sort_index()
+        axes.plot(wide.index, wide.to_numpy(), color=look["color"], lw=0.5, alpha=0.4)
+        mean = wide.dropna().mean(axis=1)
+        axes.plot(mean.index, mean, **look, lw=1.8, label=str(series))
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel(LOSSES.get(loss, f"Validation {loss} ↓"))
+    axes.set_title(title)
+    axes.legend()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    sns.despine(ax=axes)
+    return figure
+
+
+def kind_bars(frame: pd.DataFrame, metric: str, titles: Mapping[str, str]) -> Figure:
+    """The metric on each kind of segment, one bar an arm, with its interval; below, how many segments there are.
+
+    frame: as `kind_scores` gives it, so that intervals count seeds and test videos; titles: arm -> label, in the order
+    shown.
+    """
+    hatches = ("", "///", "...", "\\\\\\", "xxx", "---", "+++")
+    kinds = list(dict.fromkeys(frame["group"]))
+    shown = [arm for arm in titles if arm in set(frame["arm"])]
+    width = 0.8 / len(shown)
+    figure, axes = plt.subplots(figsize=(0.75 * draw.PAGE, 2.6))
+    for index, arm in enumerate(shown):
+        part = frame[frame["arm"] == arm].set_index("group").reindex(kinds)
+        x = np.arange(len(kinds)) + (index - (len(shown) - 1) / 2) * width
+        axes.bar(x, part["mean"], width * 0.92, label=titles[arm], color=draw.look(index)["color"], alpha=0.85,
+                 hatch=hatches[index % len(hatches)], edgecolor="white", lw=0)  # fmt: skip
+        axes.errorbar(x, part["mean"], draw.error_bars(part), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+    sizes = frame.groupby("group")["n_segments"].max()
+    axes.set_xticks(range(len(kinds)), [f"{kind}\n(n = {sizes[kind]})" for kind in kinds])
+    axes.set_xlabel("Kind of segment")
+    axes.set_ylabel(metrics.metric(metric).title)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(shown)))
+    axes.tick_params(axis="x", length=0)
+    sns.despine(ax=axes)
+    return figure
+
+
 def shift_strips(shifts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """A heat strip a sentence and arm: how far each word's vector is moved by its voice and face.
 
@@ -162,31 +195,30 @@ def shift_strips(shifts: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     shown = list(dict.fromkeys(shifts["arm"]))
     widest = int(shifts["word_index"].max()) + 1
     top = float(shifts["shift"].max()) or 1.0
-    with draw.style():
-        figure, axes = plt.subplots(
-            len(sentences), 1, figsize=(draw.PAGE, 0.55 + len(sentences) * (0.42 + 0.24 * len(shown))), squeeze=False
-        )
-        for axis, segment in zip(axes[:, 0], sentences, strict=True):
-            part = shifts[shifts["segment_id"] == segment]
-            values = part.pivot(index="arm", columns="word_index", values="shift").reindex(shown)
-            words = part.drop_duplicates("word_index").set_index("word_index").loc[values.columns]
-            axis.pcolormesh(values.to_numpy(), cmap="Blues", vmin=0, vmax=top, edgecolors="white", lw=1)
-            for row in range(len(shown)):
-                for column in range(values.shape[1]):
-                    value = values.iat[row, column]
-                    axis.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=5.5,
-                              color="white" if value > 0.6 * top else "black")  # fmt: skip
-            axis.set_xlim(0, widest)
-            axis.set_xticks(np.arange(len(words)) + 0.5, list(words["word"]))
-            for label, marked in zip(axis.get_xticklabels(), words["marked"], strict=True):
-                label.set_fontweight("bold" if marked else "normal")
-                label.set_fontsize(6.5)
-            axis.set_yticks(np.arange(len(shown)) + 0.5, [titles[arm] for arm in shown])
-            axis.invert_yaxis()
-            axis.tick_params(length=0)
-            axis.set_title(str(part["heading"].iloc[0]), loc="left", fontsize=7.5)
-            sns.despine(ax=axis, left=True, bottom=True)
-        _bar(figure, axes[:, 0], "Blues", 0.0, top, "Length of the shift (lengths of the word's vector)")
+    figure, axes = plt.subplots(
+        len(sentences), 1, figsize=(draw.PAGE, 0.55 + len(sentences) * (0.42 + 0.24 * len(shown))), squeeze=False
+    )
+    for axis, segment in zip(axes[:, 0], sentences, strict=True):
+        part = shifts[shifts["segment_id"] == segment]
+        values = part.pivot(index="arm", columns="word_index", values="shift").reindex(shown)
+        words = part.drop_duplicates("word_index").set_index("word_index").loc[values.columns]
+        axis.pcolormesh(values.to_numpy(), cmap="Blues", vmin=0, vmax=top, edgecolors="white", lw=1)
+        for row in range(len(shown)):
+            for column in range(values.shape[1]):
+                value = values.iat[row, column]
+                axis.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=5.5,
+                          color="white" if value > 0.6 * top else "black")  # fmt: skip
+        axis.set_xlim(0, widest)
+        axis.set_xticks(np.arange(len(words)) + 0.5, list(words["word"]))
+        for label, marked in zip(axis.get_xticklabels(), words["marked"], strict=True):
+            label.set_fontweight("bold" if marked else "normal")
+            label.set_fontsize(6.5)
+        axis.set_yticks(np.arange(len(shown)) + 0.5, [titles[arm] for arm in shown])
+        axis.invert_yaxis()
+        axis.tick_params(length=0)
+        axis.set_title(str(part["heading"].iloc[0]), loc="left", fontsize=7.5)
+        sns.despine(ax=axis, left=True, bottom=True)
+    _bar(figure, axes[:, 0], "Blues", 0.0, top, "Length of the shift (lengths of the word's vector)")
     return figure
 
 
@@ -199,25 +231,24 @@ def joint_space(points: pd.DataFrame, titles: Mapping[str, str], classes: Sequen
     # Purple to orange through white stays readable for colour-blind readers; in grey the sign is lost.
     bound = float(points["label"].abs().max())
     colours, low, high = ("cividis", 0.0, len(classes) - 1.0) if classes else ("PuOr", -bound, bound)
-    with draw.style():
-        figure, axes = plt.subplots(1, len(shown), figsize=(draw.PAGE, 2.75), squeeze=False)
-        for axis, arm in zip(axes[0], shown, strict=True):
-            for index, modality in enumerate(MODALITIES):
-                part = points[(points["arm"] == arm) & (points["modality"] == modality)]
-                axis.scatter(part["x"], part["y"], c=part["label"], cmap=colours, vmin=low, vmax=high, s=11,
-                             marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
-            axis.set_title(textwrap.fill(titles[arm], 28), fontsize=7.5)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_xlabel("t-SNE 1")
-        axes[0, 0].set_ylabel("t-SNE 2")
-        marks = [
-            plt.Line2D([], [], ls="", marker=draw.MARKERS[index], mfc="white", mec=draw.GREY, label=name)
-            for index, name in enumerate(MODALITIES)
-            if name in set(points["modality"])
-        ]
-        figure.legend(handles=marks, loc="outside lower center", ncols=3)
-        _bar(figure, axes[0], colours, low, high, f"Label ({' to '.join(classes)})" if classes else "Label (sentiment)")
+    figure, axes = plt.subplots(1, len(shown), figsize=(draw.PAGE, 2.75), squeeze=False)
+    for axis, arm in zip(axes[0], shown, strict=True):
+        for index, modality in enumerate(MODALITIES):
+            part = points[(points["arm"] == arm) & (points["modality"] == modality)]
+            axis.scatter(part["x"], part["y"], c=part["label"], cmap=colours, vmin=low, vmax=high, s=11,
+                         marker=draw.MARKERS[index], edgecolors=draw.GREY, linewidths=0.3)  # fmt: skip
+        axis.set_title(textwrap.fill(titles[arm], 28), fontsize=7.5)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_xlabel("t-SNE 1")
+    axes[0, 0].set_ylabel("t-SNE 2")
+    marks = [
+        plt.Line2D([], [], ls="", marker=draw.MARKERS[index], mfc="white", mec=draw.GREY, label=name)
+        for index, name in enumerate(MODALITIES)
+        if name in set(points["modality"])
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3)
+    _bar(figure, axes[0], colours, low, high, f"Label ({' to '.join(classes)})" if classes else "Label (sentiment)")
     return figure
 
 
@@ -235,22 +266,19 @@ def alignment_and_uniformity(frame: pd.DataFrame, titles: Mapping[str, str]) -> 
     value. Lower is better for both (Wang & Isola, ICML 2020).
     """
     panels = list(dict.fromkeys(zip(frame["quantity"], frame["of"], strict=True)))
-    with draw.style():
-        figure, axes = plt.subplots(1, len(panels), figsize=(draw.PAGE, 2.3), squeeze=False)
-        for axis, (quantity, of) in zip(axes[0], panels, strict=True):
-            part = frame[(frame["quantity"] == quantity) & (frame["of"] == of)]
-            for index, arm in enumerate(dict.fromkeys(part["arm"])):
-                rows = draw.over_seeds(part[part["arm"] == arm], ["stage"]).set_index("stage").loc[["before", "after"]]
-                spread = draw.error_bars(rows)
-                axis.errorbar(np.arange(2) + 0.06 * index, rows["mean"], spread, color=draw.PALETTE[index], capsize=2,
-                              marker=draw.MARKERS[index], ls=draw.LINES[index], label=titles[arm])  # fmt: skip
-            axis.set_title(f"{quantity}\n{of}", fontsize=7.5)
-            axis.set_xticks([0, 1], ["before", "after"])
-            axis.set_xlim(-0.3, 1.5)
-            sns.despine(ax=axis)
-        axes[0, 0].set_ylabel("Value ↓ (no unit)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure, axes = plt.subplots(1, len(panels), figsize=(draw.PAGE, 2.3), squeeze=False)
+    for axis, (quantity, of) in zip(axes[0], panels, strict=True):
+        part = frame[(frame["quantity"] == quantity) & (frame["of"] == of)]
+        for index, arm in enumerate(dict.fromkeys(part["arm"])):
+            rows = draw.over_seeds(part[part["arm"] == arm], ["stage"]).set_index("stage").loc[["before", "after"]]
+            axis.errorbar(np.arange(2) + 0.06 * index, rows["mean"], draw.error_bars(rows), **draw.look(index),
+                          capsize=2, label=titles[arm])  # fmt: skip
+        axis.set_title(f"{quantity}\n{of}", fontsize=7.5)
+        axis.set_xticks([0, 1], ["before", "after"])
+        axis.set_xlim(-0.3, 1.5)
+        sns.despine(ax=axis)
+    axes[0, 0].set_ylabel("Value ↓ (no unit)")
+    draw.legend_below(figure, axes[0, 0], 2)
     return figure
 
 
@@ -260,20 +288,17 @@ def sweeps(frame: pd.DataFrame, names: Mapping[str, str], label: str) -> Figure:
     frame: sweep, at, own (bool), value, a row a run; names: sweep -> axis label.
     """
     shown = list(dict.fromkeys(frame["sweep"]))
-    with draw.style():
-        figure, axes = plt.subplots(1, len(shown), figsize=(draw.PAGE, 2.3), sharey=True, squeeze=False)
-        for index, (axis, sweep) in enumerate(zip(axes[0], shown, strict=True)):
-            rows = draw.over_seeds(frame[frame["sweep"] == sweep].sort_values("at", kind="stable"), ["at", "own"])
-            spread = draw.error_bars(rows)
-            x = np.arange(len(rows))
-            axis.errorbar(x, rows["mean"], spread, color=draw.PALETTE[index], marker=draw.MARKERS[index],
-                          ls=draw.LINES[index], capsize=2)  # fmt: skip
-            own = rows["own"].to_numpy(bool)
-            axis.plot(x[own], rows["mean"][own], ls="", marker="o", ms=9, mfc="none", mec=draw.GREY)
-            axis.set_xticks(x, [f"{value:g}" for value in rows["at"]])
-            axis.set_xlabel(names[sweep])
-            sns.despine(ax=axis)
-        axes[0, 0].set_ylabel(label)
-        ring = plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=draw.GREY, label="the arm's own value")
-        figure.legend(handles=[ring], loc="outside lower center")
+    figure, axes = plt.subplots(1, len(shown), figsize=(draw.PAGE, 2.3), sharey=True, squeeze=False)
+    for index, (axis, sweep) in enumerate(zip(axes[0], shown, strict=True)):
+        rows = draw.over_seeds(frame[frame["sweep"] == sweep].sort_values("at", kind="stable"), ["at", "own"])
+        x = np.arange(len(rows))
+        axis.errorbar(x, rows["mean"], draw.error_bars(rows), **draw.look(index), capsize=2)
+        own = rows["own"].to_numpy(bool)
+        axis.plot(x[own], rows["mean"][own], ls="", marker="o", ms=9, mfc="none", mec=draw.GREY)
+        axis.set_xticks(x, [f"{value:g}" for value in rows["at"]])
+        axis.set_xlabel(names[sweep])
+        sns.despine(ax=axis)
+    axes[0, 0].set_ylabel(label)
+    ring = plt.Line2D([], [], ls="", marker="o", ms=8, mfc="none", mec=draw.GREY, label="the arm's own value")
+    figure.legend(handles=[ring], loc="outside lower center")
     return figure

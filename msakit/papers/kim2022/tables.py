@@ -16,6 +16,7 @@ from msakit.reporting.scores import (
     compare,
     estimates,
     labels,
+    main_metric,
     scores,
     tested,
     with_holm,
@@ -62,11 +63,6 @@ def tables(runs: Runs) -> dict[str, Table]:
                 full = f"Kim & Kim 2022 (reconstructed) on {corpus}: {title}"
                 made[f"{corpus}-{name}"] = Table(f"{corpus}-{name}", full, frame, (*said, data_note(part), NOTES[0]))
     return made
-
-
-def main_metric(runs: Runs, paper: Paper) -> str:
-    """The first metric of the paper for the task of these runs."""
-    return paper.metrics(str(runs.frame["task"].iloc[0]))[0]
 
 
 def unit(runs: Runs) -> str:

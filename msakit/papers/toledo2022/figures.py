@@ -5,7 +5,7 @@
 
 import base64
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +33,7 @@ from msakit.papers.toledo2022.tables import (
 )
 from msakit.reporting import figures as draw
 from msakit.reporting.contract import Paper
-from msakit.reporting.scores import arrays, by_corpus, estimates, kind_of_data
+from msakit.reporting.scores import arrays, estimates, main_metric
 from msakit.runs.store import Runs
 
 BINS = 10  # of the calibration curve
@@ -44,33 +44,28 @@ AGREE = "text and image agree"
 
 def figures(runs: Runs, folder: Path) -> list[Figure]:
     """Draw and save, for each corpus, all figures that its runs allow."""
-    paper, found = papers.load(PAPER), []
-    for corpus, part in by_corpus(runs):
-        task, where = task_of(part), f", {corpus} ({kind_of_data(part)})"
-        first, metric = paper.metrics(task)[0], paper.facts["drawn_metric"][task]
-        drawn: list[tuple[str, Figure, pd.DataFrame]] = []
-        if main_arms(part, paper):
-            drawn.append(("arms", *draw.arm_figure(part, paper, metric, elsewhere(part, paper))))
-        pictures, shown = example_rows(part, paper)
-        plots: tuple[tuple[str, pd.DataFrame, Callable[[pd.DataFrame], Figure], str], ...] = (
-            ("cost", cost_points(part, paper), partial(cost_frontier, metric=metric), ""),
-            ("shares", share_scores(part, paper), partial(share_curves, metric=first), f"Little training data{where}"),
-            ("protocols", protocol_gaps(part, paper), partial(gap_intervals, metric=first),
-             f"Joint fine-tuning under the published protocol{where}"),
-            ("embeddings", embedding_points(part), embedding_stages, f"Fused vectors of test segments{where}"),
-            ("agreement", agreement_scores(part, paper), agreement, ""),
-            ("calibration", confidences(part, paper), calibration, ""),
-            ("examples", shown, partial(examples, pictures), ""),
-        )  # fmt: skip
-        for name, frame, plot, heading in plots:
-            if len(frame):
-                drawn.append((name, plot(frame), frame))
-                if heading:
-                    draw.heading(drawn[-1][1], heading)
-        for name, figure, data in drawn:
-            draw.save(figure, data, folder, f"{corpus}-{name}")
-            found.append(figure)
-    return found
+    return draw.draw_all(runs, folder, _drawn)
+
+
+def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFrame]]:
+    paper = papers.load(PAPER)
+    first, metric = main_metric(runs, paper), paper.facts["drawn_metric"][task_of(runs)]
+    if main_arms(runs, paper):
+        yield "arms", "", *draw.arm_figure(runs, paper, metric, elsewhere(runs, paper))
+    pictures, shown = example_rows(runs, paper)
+    plots: tuple[tuple[str, pd.DataFrame, Callable[[pd.DataFrame], Figure], str], ...] = (
+        ("cost", cost_points(runs, paper), partial(cost_frontier, metric=metric), ""),
+        ("shares", share_scores(runs, paper), partial(share_curves, metric=first), "Little training data"),
+        ("protocols", protocol_gaps(runs, paper), partial(gap_intervals, metric=first),
+         "Joint fine-tuning under the published protocol"),
+        ("embeddings", embedding_points(runs), embedding_stages, "Fused vectors of test segments"),
+        ("agreement", agreement_scores(runs, paper), agreement, ""),
+        ("calibration", confidences(runs, paper), calibration, ""),
+        ("examples", shown, partial(examples, pictures), ""),
+    )  # fmt: skip
+    for name, frame, plot, title in plots:
+        if len(frame):
+            yield name, f"{title}, {where}" if title else "", plot(frame), frame
 
 
 # --- score and cost -----------------------------------------------------------------------------------------------
@@ -95,25 +90,23 @@ def cost_frontier(points: pd.DataFrame, metric: str) -> Figure:
     up = metrics.metric(metric).direction == "up"
     score = points["mean"].to_numpy(float)
     best = on_frontier(points["cost"].to_numpy(float), score if up else -score)
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(draw.PAGE, 3.4))
-        edge = points[best]
-        reach = [*edge["cost"], points["cost"].max()], [*edge["mean"], edge["mean"].iloc[-1]]
-        axes.step(*reach, where="post", color=draw.GREY, ls="--", lw=1, label="frontier", zorder=1)
-        for index, row in points.iterrows():
-            place = int(str(index))
-            spread = draw.error_bars(points.iloc[[place]])
-            # As many markers as palette entries: past the last, both go round again, out of step.
-            colour = draw.PALETTE[(place + 3 * (place // len(draw.MARKERS))) % len(draw.PALETTE)]
-            marker, label = draw.MARKERS[place % len(draw.MARKERS)], textwrap.fill(str(row["title"]), TITLE)
-            axes.errorbar(row["cost"], row["mean"], spread, color=colour, marker=marker, ls="", ms=6, capsize=2,
-                          mfc=None if best[place] else "white", label=label)  # fmt: skip
-        axes.set_xscale("symlog", linthresh=0.1)
-        label = f"Training operations a sample (ratio to: {points['base'].iloc[0]})"
-        axes.set_xlabel(textwrap.fill(label, TITLE))
-        axes.set_ylabel(metrics.metric(metric).title)
-        figure.legend(loc="outside right center", title="filled: on the frontier")
-        sns.despine(ax=axes)
+    figure, axes = plt.subplots(figsize=(draw.PAGE, 3.4))
+    edge = points[best]
+    reach = [*edge["cost"], points["cost"].max()], [*edge["mean"], edge["mean"].iloc[-1]]
+    axes.step(*reach, where="post", color=draw.GREY, ls="--", lw=1, label="frontier", zorder=1)
+    for index, row in points.iterrows():
+        place = int(str(index))
+        # As many markers as palette entries: past the last, both go round again, out of step.
+        colour = draw.look(place + 3 * (place // len(draw.MARKERS)))["color"]
+        look = draw.look(place) | {"color": colour, "ls": "", "mfc": None if best[place] else "white"}
+        axes.errorbar(row["cost"], row["mean"], draw.error_bars(points.iloc[[place]]), **look, ms=6, capsize=2,
+                      label=textwrap.fill(str(row["title"]), TITLE))  # fmt: skip
+    axes.set_xscale("symlog", linthresh=0.1)
+    label = f"Training operations a sample (ratio to: {points['base'].iloc[0]})"
+    axes.set_xlabel(textwrap.fill(label, TITLE))
+    axes.set_ylabel(metrics.metric(metric).title)
+    figure.legend(loc="outside right center", title="filled: on the frontier")
+    sns.despine(ax=axes)
     return figure
 
 
@@ -135,21 +128,19 @@ def share_curves(frame: pd.DataFrame, metric: str) -> Figure:
     frame: as :func:`msakit.papers.toledo2022.tables.share_scores` gives it.
     """
     means = share_means(frame, metric)
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(0.7 * draw.PAGE, 2.8))
-        for index, (_, rows) in enumerate(means.groupby("arm", sort=False)):
-            colour, marker = draw.PALETTE[index % len(draw.PALETTE)], draw.MARKERS[index % len(draw.MARKERS)]
-            line = draw.LINES[index % len(draw.LINES)]
-            axes.plot(rows["share"], rows["mean"], color=colour, marker=marker, ls=line, label=rows["title"].iloc[0])
-            axes.fill_between(rows["share"], rows["low"], rows["high"], color=colour, alpha=0.15, lw=0)
-        shares = sorted(means["share"].unique())
-        axes.set_xscale("log")
-        axes.set_xticks(shares, [f"{share:g}" for share in shares])
-        axes.minorticks_off()
-        axes.set_xlabel("Share of the training data (%), nested subsets")
-        axes.set_ylabel(metrics.metric(metric).title)
-        axes.legend()
-        sns.despine(ax=axes)
+    figure, axes = plt.subplots(figsize=(0.7 * draw.PAGE, 2.8))
+    for index, (_, rows) in enumerate(means.groupby("arm", sort=False)):
+        look = draw.look(index)
+        axes.plot(rows["share"], rows["mean"], **look, label=rows["title"].iloc[0])
+        axes.fill_between(rows["share"], rows["low"], rows["high"], color=look["color"], alpha=0.15, lw=0)
+    shares = sorted(means["share"].unique())
+    axes.set_xscale("log")
+    axes.set_xticks(shares, [f"{share:g}" for share in shares])
+    axes.minorticks_off()
+    axes.set_xlabel("Share of the training data (%), nested subsets")
+    axes.set_ylabel(metrics.metric(metric).title)
+    axes.legend()
+    sns.despine(ax=axes)
     return figure
 
 
@@ -158,17 +149,15 @@ def gap_intervals(frame: pd.DataFrame, metric: str) -> Figure:
 
     frame: protocol, mean, low, high, in the order shown.
     """
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(0.8 * draw.PAGE, 0.9 + 0.26 * len(frame)))
-        place = np.arange(len(frame))
-        spread = draw.error_bars(frame)
-        axes.errorbar(frame["mean"], place, xerr=spread, ls="", marker="o", color=draw.PALETTE[0], capsize=2)
-        axes.axvline(0, color=draw.GREY, lw=1, ls=":")
-        axes.set_yticks(place, list(frame["protocol"]))
-        axes.set_ylim(len(frame) - 0.5, -0.5)
-        axes.set_xlabel(f"{metrics.metric(metric).label}: as published minus corrected")
-        sns.despine(ax=axes, left=True)
-        axes.tick_params(axis="y", length=0)
+    figure, axes = plt.subplots(figsize=(0.8 * draw.PAGE, 0.9 + 0.26 * len(frame)))
+    place = np.arange(len(frame))
+    axes.errorbar(frame["mean"], place, xerr=draw.error_bars(frame), **draw.look(0) | {"ls": ""}, capsize=2)
+    axes.axvline(0, color=draw.GREY, lw=1, ls=":")
+    axes.set_yticks(place, list(frame["protocol"]))
+    axes.set_ylim(len(frame) - 0.5, -0.5)
+    axes.set_xlabel(f"{metrics.metric(metric).label}: as published minus corrected")
+    sns.despine(ax=axes, left=True)
+    axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -200,22 +189,22 @@ def embedding_stages(points: pd.DataFrame) -> Figure:
 
     points: stage ("before", "after"), label (name of the class), x, y, in the order of the labels.
     """
-    with draw.style():
-        figure, axes = plt.subplots(1, 2, figsize=(0.85 * draw.PAGE, 2.9))
-        labels = list(dict.fromkeys(points["label"]))
-        for axis, stage in zip(axes, ("before", "after"), strict=True):
-            part = points[points["stage"] == stage]
-            for index, name in enumerate(labels):
-                own = part[part["label"] == name]
-                axis.scatter(own["x"], own["y"], s=10, color=draw.PALETTE[index % len(draw.PALETTE)],
-                             marker=draw.MARKERS[index % len(draw.MARKERS)], alpha=0.7, lw=0, label=name)  # fmt: skip
-            axis.set_title(f"{stage} joint fine-tuning")
-            axis.set_xlabel("Principal component 1")
-            axis.set_xticks([])
-            axis.set_yticks([])
-        axes[0].set_ylabel("Principal component 2")
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(labels))
+    figure, axes = plt.subplots(1, 2, figsize=(0.85 * draw.PAGE, 2.9))
+    labels = list(dict.fromkeys(points["label"]))
+    for axis, stage in zip(axes, ("before", "after"), strict=True):
+        part = points[points["stage"] == stage]
+        for index, name in enumerate(labels):
+            own = part[part["label"] == name]
+            look = draw.look(index)
+            axis.scatter(
+                own["x"], own["y"], s=10, color=look["color"], marker=look["marker"], alpha=0.7, lw=0, label=name
+            )
+        axis.set_title(f"{stage} joint fine-tuning")
+        axis.set_xlabel("Principal component 1")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axes[0].set_ylabel("Principal component 2")
+    draw.legend_below(figure, axes[0], len(labels))
     return figure
 
 
@@ -248,23 +237,22 @@ def agreement(frame: pd.DataFrame) -> Figure:
     interval and, in the legend, the segments of the group. frame: as `agreement_scores` gives it."""
     titles = dict(zip(frame["arm"], frame["title"], strict=True))
     groups = list(dict.fromkeys(frame["group"]))
-    with draw.style():
-        figure, axes = plt.subplots(figsize=(draw.PAGE, 0.9 + 0.42 * len(titles)))
-        for index, group in enumerate(groups):
-            rows = frame[frame["group"] == group]
-            y = np.array([list(titles).index(arm) for arm in rows["arm"]]) + 0.24 * (index - (len(groups) - 1) / 2)
-            label = f"{group} (n = {rows['n_segments'].max()})"
-            axes.errorbar(rows["mean"], y, xerr=draw.error_bars(rows), ls="", marker=draw.MARKERS[index], ms=5,
-                          capsize=2, color=draw.PALETTE[index], label=label)  # fmt: skip
-        for line in range(1, len(titles)):
-            axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
-        axes.set_yticks(range(len(titles)), [textwrap.fill(title, TITLE) for title in titles.values()])
-        axes.set_ylim(len(titles) - 0.5, -0.5)
-        axes.set_xlim(0, 1)
-        axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
-        axes.tick_params(axis="y", length=0)
-        sns.despine(ax=axes, left=True)
-        figure.legend(loc="outside upper center", ncols=len(groups))
+    figure, axes = plt.subplots(figsize=(draw.PAGE, 0.9 + 0.42 * len(titles)))
+    for index, group in enumerate(groups):
+        rows = frame[frame["group"] == group]
+        y = np.array([list(titles).index(arm) for arm in rows["arm"]]) + 0.24 * (index - (len(groups) - 1) / 2)
+        label = f"{group} (n = {rows['n_segments'].max()})"
+        axes.errorbar(rows["mean"], y, xerr=draw.error_bars(rows), **draw.look(index) | {"ls": ""}, ms=5, capsize=2,
+                      label=label)  # fmt: skip
+    for line in range(1, len(titles)):
+        axes.axhline(line - 0.5, color=draw.GREY, lw=0.3)
+    axes.set_yticks(range(len(titles)), [textwrap.fill(title, TITLE) for title in titles.values()])
+    axes.set_ylim(len(titles) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(metrics.metric("accuracy").title.replace("↑", "(→ better)"))
+    axes.tick_params(axis="y", length=0)
+    sns.despine(ax=axes, left=True)
+    figure.legend(loc="outside upper center", ncols=len(groups))
     return figure
 
 
@@ -288,25 +276,22 @@ def calibration(frame: pd.DataFrame) -> Figure:
     not drawn above.
     """
     edges = np.linspace(0, 1, BINS + 1)
-    with draw.style():
-        figure, (upper, lower) = plt.subplots(2, 1, figsize=(draw.COLUMN + 0.9, 3.6), sharex=True, height_ratios=[3, 1])
-        upper.plot([0, 1], [0, 1], color=draw.GREY, ls=":", lw=1, label="perfectly calibrated")
-        for index, (title, part) in enumerate(frame.groupby("title", sort=False)):
-            bins = np.clip(np.digitize(part["confidence"], edges) - 1, 0, BINS - 1)
-            groups = part.assign(bin=bins).groupby("bin").agg(at=("confidence", "mean"), right=("correct", "mean"),
-                                                              n=("correct", "size"))  # fmt: skip
-            colour, line = draw.PALETTE[index % len(draw.PALETTE)], draw.LINES[index % len(draw.LINES)]
-            enough = groups[groups["n"] >= 10]
-            upper.plot(enough["at"], enough["right"], color=colour, ls=line,
-                       marker=draw.MARKERS[index % len(draw.MARKERS)], label=str(title))  # fmt: skip
-            lower.plot(groups["at"], groups["n"], color=colour, ls=line)
-        upper.set_ylabel("Share correct")
-        lower.set_ylabel("Predictions")
-        lower.set_ylim(bottom=0)
-        lower.set_xlabel("Confidence (probability of the predicted class)")
-        upper.legend(fontsize=6)
-        for axis in (upper, lower):
-            sns.despine(ax=axis)
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(draw.COLUMN + 0.9, 3.6), sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], color=draw.GREY, ls=":", lw=1, label="perfectly calibrated")
+    for index, (title, part) in enumerate(frame.groupby("title", sort=False)):
+        bins = np.clip(np.digitize(part["confidence"], edges) - 1, 0, BINS - 1)
+        binned = part.assign(bin=bins).groupby("bin")
+        groups = binned.agg(at=("confidence", "mean"), right=("correct", "mean"), n=("correct", "size"))
+        enough = groups[groups["n"] >= 10]
+        upper.plot(enough["at"], enough["right"], **draw.look(index), label=str(title))
+        lower.plot(groups["at"], groups["n"], **draw.look(index) | {"marker": ""})
+    upper.set_ylabel("Share correct")
+    lower.set_ylabel("Predictions")
+    lower.set_ylim(bottom=0)
+    lower.set_xlabel("Confidence (probability of the predicted class)")
+    upper.legend(fontsize=6)
+    for axis in (upper, lower):
+        sns.despine(ax=axis)
     return figure
 
 
@@ -340,28 +325,25 @@ def examples(pictures: Sequence[UInt8[np.ndarray, "height width 3"]], data: pd.D
     data: as `example_rows` gives it, a picture a segment.
     """
     n = len(pictures)
-    with draw.style():
-        figure, axes = plt.subplots(2, n, figsize=(draw.PAGE, 4.0), height_ratios=[1.1, 1], squeeze=False)
-        for column, (name, rows) in enumerate(data.groupby("segment_id", sort=False)):
-            upper, axis = axes[:, column]
-            upper.imshow(pictures[column], interpolation="nearest")
-            upper.set_xticks([])
-            upper.set_yticks([])
-            upper.set_title(f"{name}\nlabel: {rows['label'].iloc[0]}", fontsize=7)
-            upper.set_xlabel(textwrap.fill(f"“{rows['text'].iloc[0]}”", 30), fontsize=6.5)
-            table = rows.set_index("arm").drop(columns=["segment_id", "text", "label"])
-            left = np.zeros(len(table))
-            for index, each in enumerate(table.columns):
-                axis.barh(np.arange(len(table)), table[each], left=left, color=draw.PALETTE[index % len(draw.PALETTE)],
-                          height=0.75, hatch=("", "///", "...")[index % 3], edgecolor="white", lw=0,
-                          label=str(each))  # fmt: skip
-                left += table[each].to_numpy()
-            axis.set_xlim(0, 1)
-            axis.set_yticks(range(len(table)), list(table.index) if column == 0 else [""] * len(table), fontsize=6.5)
-            axis.invert_yaxis()
-            axis.set_xlabel("Probability")
-            axis.tick_params(axis="y", length=0)
-            sns.despine(ax=axis, left=True)
-        handles, labels = axes[1, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure, axes = plt.subplots(2, n, figsize=(draw.PAGE, 4.0), height_ratios=[1.1, 1], squeeze=False)
+    for column, (name, rows) in enumerate(data.groupby("segment_id", sort=False)):
+        upper, axis = axes[:, column]
+        upper.imshow(pictures[column], interpolation="nearest")
+        upper.set_xticks([])
+        upper.set_yticks([])
+        upper.set_title(f"{name}\nlabel: {rows['label'].iloc[0]}", fontsize=7)
+        upper.set_xlabel(textwrap.fill(f"“{rows['text'].iloc[0]}”", 30), fontsize=6.5)
+        table = rows.set_index("arm").drop(columns=["segment_id", "text", "label"])
+        left = np.zeros(len(table))
+        for index, each in enumerate(table.columns):
+            axis.barh(np.arange(len(table)), table[each], left=left, color=draw.look(index)["color"], height=0.75,
+                      hatch=("", "///", "...")[index % 3], edgecolor="white", lw=0, label=str(each))  # fmt: skip
+            left += table[each].to_numpy()
+        axis.set_xlim(0, 1)
+        axis.set_yticks(range(len(table)), list(table.index) if column == 0 else [""] * len(table), fontsize=6.5)
+        axis.invert_yaxis()
+        axis.set_xlabel("Probability")
+        axis.tick_params(axis="y", length=0)
+        sns.despine(ax=axis, left=True)
+    draw.legend_below(figure, axes[1, 0], len(table.columns))
     return figure

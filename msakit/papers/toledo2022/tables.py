@@ -17,7 +17,9 @@ from msakit.reporting.scores import (
     arms_in_order,
     arrays,
     by_corpus,
+    definitions,
     labels,
+    main_metric,
     scored,
     scores,
     tested,
@@ -70,11 +72,6 @@ def tables(runs: Runs) -> dict[str, Table]:
 # --- which arms a table shows -------------------------------------------------------------------------------------
 
 
-def definitions(runs: Runs) -> dict[str, Arm]:
-    """The recorded arms that were trained, by name."""
-    return {run.record.arm: run.record.definition for run in runs if not run.record.reference}
-
-
 def low_resource(arm: Arm) -> bool:
     """Whether an arm keeps to the corpus's own split or takes a part of it: shown by the table and curves of shares."""
     return arm.protocol.folds == "none" or arm.protocol.share < 100
@@ -87,7 +84,7 @@ def otherwise(arm: Arm) -> bool:
 
 def elsewhere(runs: Runs, paper: Paper) -> set[str]:
     """The arms that the table and the figure of arms leave to others."""
-    known = {**paper.arms, **definitions(runs)}
+    known = {**paper.arms, **definitions(runs, paper)}
     return {name for name, arm in known.items() if low_resource(arm) or otherwise(arm)}
 
 
@@ -116,7 +113,7 @@ GAPS = (
 
 def protocol_table(runs: Runs, paper: Paper) -> pd.DataFrame:
     """One row an arm and protocol: its scores, and the gap of the first metric from the corrected protocol's."""
-    known = definitions(runs)
+    known = definitions(runs, paper)
     order = [name for name in arms_in_order(runs, paper) if not low_resource(known[name])]
     varied: dict[str, list[str]] = {}  # an arm under the sound protocol -> the others that are like it
     for name in filter(lambda name: otherwise(known[name]), order):
@@ -132,7 +129,7 @@ def protocol_table(runs: Runs, paper: Paper) -> pd.DataFrame:
 
 def protocol_gaps(runs: Runs, paper: Paper) -> pd.DataFrame:
     """protocol, mean, low, high: what each other protocol does to the arm that is drawn; empty without any."""
-    frame, base = protocol_table(runs, paper), definitions(runs).get(paper.facts["drawn"]["protocols"])
+    frame, base = protocol_table(runs, paper), definitions(runs, paper).get(paper.facts["drawn"]["protocols"])
     gap = next((name for name in map(str, frame) if name.startswith("gap of ")), None)
     if gap is None or base is None:
         return pd.DataFrame()
@@ -141,7 +138,7 @@ def protocol_gaps(runs: Runs, paper: Paper) -> pd.DataFrame:
 
 
 def _protocol_row(runs: Runs, paper: Paper, name: str, base: str | None = None) -> dict[str, Any]:
-    known = definitions(runs)
+    known = definitions(runs, paper)
     protocol, own = known[name].protocol, runs.select(arm=name)
     wanted = paper.metrics(task_of(own))[:3]
     called = paper.facts["protocols"].get(protocol.name, protocol.name) + (" (leaks)" if protocol.leaks else "")
@@ -216,7 +213,7 @@ TIMING = (
 def costs(runs: Runs, paper: Paper) -> pd.DataFrame:
     """arm, title, COUNTED and TIMED, epochs (mean over runs), mean, low, high (of the score) of every measured arm."""
     metric = paper.facts["drawn_metric"][task_of(runs)]
-    known = definitions(runs)
+    known = definitions(runs, paper)
     rows = []
     for arm, title in main_arms(runs, paper).items():
         averaged = known[arm].model == MEAN
@@ -279,14 +276,14 @@ SHARES = (
 
 def share_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
     """arm (the one that is varied), title, share (per cent), seed, value (first metric on test), by arm and share."""
-    every = {**paper.arms, **definitions(runs)}
+    every = {**paper.arms, **definitions(runs, paper)}
     places = {name: place for place, name in enumerate(every)}
     rows: dict[tuple[int, int], pd.DataFrame] = {}
     for name in (name for name in arms_in_order(runs, paper) if low_resource(every[name])):
         share, base = every[name].protocol.share, str(every[name].like)
         if base not in every or (places[base], share) in rows:  # a reader's own arm is a line of its own
             base = name
-        found = scores(runs.select(arm=name), paper.metrics(task_of(runs))[0])
+        found = scores(runs.select(arm=name), main_metric(runs, paper))
         found = found.assign(arm=base, title=every[base].title, share=share)
         rows[places[base], share] = found[["arm", "title", "share", "seed", "value"]]
     return pd.concat([rows[key] for key in sorted(rows)], ignore_index=True) if rows else pd.DataFrame()
@@ -307,7 +304,7 @@ def share_table(runs: Runs, paper: Paper) -> pd.DataFrame:
     frame = share_scores(runs, paper)
     if frame.empty:
         return frame
-    metric = paper.metrics(task_of(runs))[0]
+    metric = main_metric(runs, paper)
     names = {"title": "arm", "share": "share of training data (%)", "n": "seeds", "sd": "s.d."}
     rows = share_means(frame, metric).drop(columns="arm")
     return rows.rename(columns=names | {"mean": metrics.metric(metric).title})

@@ -268,7 +268,7 @@ def test_attention_is_drawn_against_uniform_attention():
     frame = pd.DataFrame({"segment_id": "a", "modality": ["text"] * 2 + ["audio"] * 4, "position": [0, 1, 0, 1, 2, 3],
                           "seconds": np.nan, "word": "", "weight": [0.75, 0.25, 0.25, 0.25, 0.25, 0.25]})  # fmt: skip
     test = pd.DataFrame({"segment_id": ["a"], "label": [1.0], "prediction": [0.5]})
-    axis = inside.attention_figure(frame, test, NUMBERS, "").axes[0]
+    axis = inside.attention_figure(frame, test, NUMBERS).axes[0]
     lines = {line.get_label(): line for line in axis.get_lines()}
     np.testing.assert_allclose(lines["text"].get_ydata(), [1.5, 0.5])
     np.testing.assert_allclose(lines["audio"].get_ydata(), 1)

@@ -313,7 +313,7 @@ def test_nothing_is_read_off_an_arms_name(runs, root, tmp_path, monkeypatch):
             if "definition" in record:
                 record["definition"] = _renamed(record["definition"], other)
                 record |= {name: other[record[name]] for name in ("arm", "same_as") if name in record}
-            (target / file.name).write_text(json.dumps(record) if record else file.read_text())
+            (target / file.name).write_bytes(json.dumps(record).encode() if record else file.read_bytes())
     facts = {"arms": {other[name]: _renamed(arm, other) for name, arm in PAPER.facts["arms"].items()}}
     facts["cost_base"] = other[PAPER.facts["cost_base"]]
     facts["drawn"] = {name: other[arms] if isinstance(arms, str) else [other[arm] for arm in arms]
