@@ -65,6 +65,9 @@ class FeatureStore:
         self.layers = layers
         self.segments = segments
         self.config = config
+        self.n_layers, _, self.dim = layers.shape
+        # Frames per second; None where frames have no time (tokens, cells of an image).
+        self.frame_rate: float | None = config.get("frame_rate")
         self._failed = set(segments.loc[segments["status"] == "failed", "segment_id"].astype(str))
         stops = segments["start"] + segments["length"]
         self._spans = dict(
@@ -86,20 +89,6 @@ class FeatureStore:
         if config.get("version") != VERSION:
             raise FeatureError(f"{folder} has version {config.get('version')}, not {VERSION}; extract again")
         return cls(folder, layers, segments, config)
-
-    @property
-    def n_layers(self) -> int:
-        return int(self.layers.shape[0])
-
-    @property
-    def dim(self) -> int:
-        return int(self.layers.shape[2])
-
-    @property
-    def frame_rate(self) -> float | None:
-        """Frames per second; None where frames have no time (tokens, cells of an image)."""
-        rate = self.config["frame_rate"]
-        return None if rate is None else float(rate)
 
     @property
     def conventional(self) -> bool:
@@ -181,20 +170,12 @@ def store_folder(corpus: Corpus, encoder: Encoder, root: Path | str) -> Path:
 def extract(
     corpus: Corpus, encoder: Encoder, root: Path | str, *, max_failed: float = 0.05, progress: bool = True
 ) -> FeatureStore:
-    """All layers of all segments; returns at once if they are there, goes on where a killed run stopped.
+    """All layers of all segments, of all splits; returns at once if they are there, goes on where a killed run stopped.
 
     Segments of like length form buckets of `encoder.bucket`: what a kill can cost, and, twice, what lies in memory. In
     a bucket they form padded batches of at most `encoder.batch_frames` frames; a longer segment goes alone.
 
-    Args:
-        corpus: what to encode, all splits.
-        encoder: see `msakit.encoders`.
-        root: folder of the feature stores.
-        max_failed: share of the segments that may fail, from 0 to 1.
-        progress: draw a bar.
-
-    Raises:
-        FeatureError: more segments failed; it names them.
+    Raises FeatureError, which names them, if more than the share `max_failed` (0 to 1) of the segments failed.
     """
     if not 0 <= max_failed <= 1:
         raise ValueError(f"max_failed is {max_failed:g}: give the share of segments that may fail, from 0 to 1")

@@ -11,14 +11,13 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger(__name__)
 
-MATMUL = ("default", "onednn")
 # Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _MAPPED_AT_MOST = 65536  # glibc's own value of M_MMAP_MAX
@@ -28,7 +27,9 @@ _WIDE = 256  # rows and columns; a narrower matrix leaves more to the calls than
 _SIZES = (64, 512)  # of the matrices that are tried: oneDNN chooses its kernel by size
 
 
-def configure(*, matmul: str = "default", keep_memory: bool = True, threads: int | None = None) -> None:
+def configure(
+    *, matmul: Literal["default", "onednn"] = "default", keep_memory: bool = True, threads: int | None = None
+) -> None:
     """Set up this process; a later call replaces what an earlier one set.
 
     Args:
@@ -37,12 +38,7 @@ def configure(*, matmul: str = "default", keep_memory: bool = True, threads: int
             results differ in their last digits from those of "default".
         keep_memory: as :func:`keep_freed_memory`; False, as torch is without this package, gives back what was kept.
         threads: of torch's operators; None leaves what the environment (OMP_NUM_THREADS) says.
-
-    Raises:
-        ValueError: another name of `matmul`.
     """
-    if matmul not in MATMUL:
-        raise ValueError(f"matmul is {matmul!r}: choose one of {', '.join(MATMUL)}")
     keep_freed_memory(keep_memory)
     _set_matmul(matmul)
     if threads is not None:

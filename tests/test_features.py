@@ -400,6 +400,6 @@ def test_average_over_words(corpus, tmp_path):
     assert averages["s4"].dtype == np.float32
     # Two frames in the first word; none in the second, whose middle is nearest to 0.25 s; the third lies behind.
     np.testing.assert_allclose(averages["s4"][:, 0], [104.05, 104.2, 104.4], atol=0.05)
-    store.config["frame_rate"] = None
+    store.frame_rate = None
     with pytest.raises(FeatureError, match="no time"):
         average_over_words(store, words)

@@ -83,8 +83,6 @@ def test_the_last_call_counts():
     assert torch.get_num_threads() == 1
     process.configure()
     assert precision() == "none"
-    with pytest.raises(ValueError, match="matmul is 'mkl': choose one of default, onednn"):
-        process.configure(matmul="mkl")
 
 
 @pytest.mark.usefixtures("configured")

@@ -27,7 +27,6 @@ class SoundModel(PretrainedEncoder, SoundEncoder):
     """A pre-trained model whose frames are every `every`-th output frame, the first one included."""
 
     load_processor = staticmethod(load_feature_extractor)
-    hop: int  # samples an output frame
 
     def __init__(self, model: Any, extractor: Any, name: str, *, every: int = 10, device: str = "cpu"):
         if every < 1:
@@ -80,11 +79,8 @@ class AudioEncoder(SoundModel):
         }
 
     def prepare(self, row: dict[str, Any]) -> Samples:
-        values = self.extractor(self.read(row), sampling_rate=self.rate, return_tensors="np")["input_values"][0]
+        values = self.extractor(super().prepare(row), sampling_rate=self.rate, return_tensors="np")["input_values"][0]
         return np.asarray(values, dtype=np.float32)
-
-    def size(self, prepared: Samples) -> int:
-        return len(prepared) // self.hop
 
     @torch.inference_mode()
     def encode(self, batch: list[Samples]) -> list[Float16[np.ndarray, "layer time dim"]]:

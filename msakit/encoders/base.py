@@ -68,10 +68,11 @@ class SoundEncoder(Encoder):
 
     modality = "audio"
     rate = 16000
+    hop = 320  # samples a frame inside the encoder
     shortest: int  # samples of one frame
 
-    def read(self, row: dict[str, Any]) -> Float[np.ndarray, " sample"]:
-        """All samples. Raises SegmentError or MediaError where there are none or too few."""
+    def prepare(self, row: dict[str, Any]) -> Any:
+        """All samples, float32 "sample". Raises SegmentError or MediaError where there are none or too few."""
         path = named_file(row, "audio") or named_file(row, "video")
         if path is None:
             raise SegmentError("no audio file is named")
@@ -79,6 +80,9 @@ class SoundEncoder(Encoder):
         if len(samples) < self.shortest:
             raise SegmentError(f"the audio has {len(samples)} samples, fewer than the {self.shortest} of one frame")
         return samples
+
+    def size(self, prepared: Any) -> int:
+        return len(prepared) // self.hop
 
     def estimated_size(self, row: dict[str, Any]) -> float:
         """Seconds as the file's header says it; 0 where it does not say (a video, a torn file)."""

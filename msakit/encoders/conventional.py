@@ -77,7 +77,6 @@ class AcousticSet(SoundEncoder):
     name = "acoustic-set"
     dim = 25
     frame_rate: float | None = 10.0
-    hop = 320  # 20 ms; five of these make an output frame
     window = 1024
     shortest = 2 * window
 
@@ -90,12 +89,6 @@ class AcousticSet(SoundEncoder):
             "frame_rate": self.frame_rate,
             "first_frame_seconds": 0.05,
         }
-
-    def prepare(self, row: dict[str, Any]) -> Float[np.ndarray, " sample"]:
-        return self.read(row)
-
-    def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
-        return len(prepared) // 1600
 
     def encode(self, batch: list[Float[np.ndarray, " _sample"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
         return [to_half(self._frames(samples))[None] for samples in batch]
@@ -116,7 +109,8 @@ class AcousticSet(SoundEncoder):
             librosa.feature.zero_crossing_rate(samples, frame_length=self.window, hop_length=self.hop)[0],
         ]
         shortest = min(len(column) for column in columns)
-        return frame_means(np.stack([column[:shortest] for column in columns], axis=1).astype(np.float32), 5)
+        table = np.stack([column[:shortest] for column in columns], axis=1).astype(np.float32)
+        return frame_means(table, 5)  # of 20 ms
 
 
 class OpenSmile(SoundEncoder):
@@ -161,12 +155,6 @@ class OpenSmile(SoundEncoder):
             "frame_rate": self.frame_rate,
             "first_frame_seconds": 0.05,
         }
-
-    def prepare(self, row: dict[str, Any]) -> Float[np.ndarray, " sample"]:
-        return self.read(row)
-
-    def size(self, prepared: Float[np.ndarray, " sample"]) -> int:
-        return len(prepared) // 1600
 
     def encode(self, batch: list[Float[np.ndarray, " _sample"]]) -> list[Float16[np.ndarray, "layer time dim"]]:
         tables = [self._smile.process_signal(samples, self.rate).to_numpy(dtype=np.float32) for samples in batch]

@@ -128,11 +128,7 @@ def weights_digest(model: nn.Module) -> str:
 
 def encoder_from_config(config: dict[str, Any]) -> PreTrainedModel:
     """An untrained encoder of that configuration (`config.to_dict()`, with "model_type")."""
-    settings = dict(config)
-    kind = settings.pop("model_type", None)
-    if not kind:
-        raise ValueError("the encoder's configuration has no model_type; pass config.to_dict() of a transformers model")
-    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(kind, **settings), dtype=torch.float32)
+    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
     return model
 
 

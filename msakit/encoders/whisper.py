@@ -26,7 +26,7 @@ LogMel = Float[np.ndarray, "mel _time"]  # 10 ms a column; clips differ in lengt
 class WhisperEncoder(SoundModel):
     """Every=10 gives 5 frames per second, short clips may want a smaller one."""
 
-    hop = shortest = 320
+    shortest = 320
     batch_frames = 1  # no mask: clips of other lengths cannot share a batch
 
     def __init__(self, model: Any, extractor: Any, name: str, *, every: int = 10, device: str = "cpu"):
@@ -52,7 +52,7 @@ class WhisperEncoder(SoundModel):
 
     def prepare(self, row: dict[str, Any]) -> LogMel:
         """Log-mel of the sound and of 20 ms of silence behind it, in an even number of columns."""
-        samples = self.read(row)
+        samples = super().prepare(row)
         frames = -(-len(samples) // self.hop) + 1
         # Silence for one window of the transform more: at its end the transform mirrors what it is given.
         samples = np.pad(samples, (0, frames * self.hop + self.extractor.n_fft - len(samples)))

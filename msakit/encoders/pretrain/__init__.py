@@ -28,12 +28,8 @@ NEEDS: dict[str, str] = {"distilbert": "bert", "visualbert": "resnet"}
 def pretrain(name: str, out: Path | str, *, pools: dict[str, Path], seed: int = 0, steps: int | None = None) -> Path:
     """Train one mini encoder into `out` unless it is there already; returns `out`.
 
-    Args:
-        name: one of PRETRAIN.
-        out: folder of the encoder; the model in NEEDS lies beside it under its own name.
-        pools: pool folders, "mosi" and "posts".
-        seed: of the initialisation and of every draw.
-        steps: None takes those of the task.
+    The model in NEEDS lies beside `out` under its own name; `pools` are the pool folders "mosi" and "posts"; without
+    `steps` it trains as many as the task says.
     """
     check_name(name)
     out = Path(out)
