@@ -22,6 +22,7 @@ from msakit.data.corpus import Corpus
 from msakit.encoders import load_encoder
 from msakit.features import FeatureStore, extraction_report
 from msakit.papers.ando2022.inputs import Source, Sources
+from msakit.papers.ando2022.tables import COUNTS
 from msakit.predictor import Predictor
 from msakit.training.batching import FeatureBatches
 from msakit.training.loop import predict
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 COMPONENTS = 8
 MOST_SEGMENTS = 900
 FUSED = "fused"
-COUNTS = ("segments", "failed", "truncated", "frames", "blank_frames", "blank_segments")
 
 
 @torch.no_grad()
