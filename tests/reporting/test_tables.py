@@ -225,7 +225,7 @@ def test_equal_runs_take_the_published_row_of_their_own_arm(tmp_path):
 def test_a_published_row_that_is_not_there_is_named(tmp_path):
     arm(tmp_path, corpus="cmu_mosi", generated=False)
     known = paper(values=published(("conv", "mae", 0.5)), published={"layer9": "x"})
-    with pytest.raises(ValueError, match="no published row 'layer9' on cmu_mosi; there are: conv"):
+    with pytest.raises(ValueError, match="no published row 'layer9' on cmu-mosi; there are: conv"):
         table_of(read_runs(tmp_path), known)
 
 
