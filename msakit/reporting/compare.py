@@ -14,10 +14,9 @@ What cannot be compared counts as beyond too, with its reason: a corpus of anoth
 read (another schema, torn), an arm that only one side has. Other seeds are fine: means are compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +79,7 @@ def compare(before: Path, after: Path, papers: Mapping[str, Paper]) -> Changes:
     sides = [read_runs(folder / "runs", on_error="report") for folder in folders]
     faults = [f"{folder}: {problem}" for folder, side in zip(folders, sides, strict=True) for problem in side.problems]
     parts = [_parts(side) for side in sides]
-    faults += [f"{' on '.join(key)} is in {folder} only" for key, folder in _in_one_only(parts, folders)]
+    faults += _in_one_only([map(" on ".join, part) for part in parts], folders)
     found = []
     for key in [key for key in parts[0] if key in parts[1]]:
         where, both = " on ".join(key), [each[key] for each in parts]
@@ -90,8 +89,7 @@ def compare(before: Path, after: Path, papers: Mapping[str, Paper]) -> Changes:
             faults.append(f"{where}: the corpora differ (fingerprints {shown}); make both from the same data")
             continue
         frames = [_scores(part, papers) for part in both]
-        arms = [dict.fromkeys(frame["arm"]) for frame in frames]
-        faults += [f"{where}: {arm} is in {folder} only" for arm, folder in _in_one_only(arms, folders)]
+        faults += [f"{where}: {fault}" for fault in _in_one_only([frame["arm"] for frame in frames], folders)]
         numbers = _side_by_side(*frames)
         found.append(numbers.assign(name="/".join(key) + "/" + numbers["arm"]))
     numbers = _with_verdicts(pd.concat(found, ignore_index=True)) if found else pd.DataFrame(columns=["verdict"])
@@ -103,8 +101,10 @@ def _parts(runs: Runs) -> dict[tuple[str, str], Runs]:
     return {(paper, corpus): runs.select(paper=paper, corpus=corpus) for paper, corpus in names}
 
 
-def _in_one_only(sides: Sequence[Mapping[Any, object]], folders: Sequence[Path]) -> list[tuple[Any, Path]]:
-    return [(key, folders[index]) for index in (0, 1) for key in sides[index] if key not in sides[1 - index]]
+def _in_one_only(sides: Sequence[Iterable[str]], folders: Sequence[Path]) -> list[str]:
+    before, after = map(set, sides)
+    only = zip((before - after, after - before), folders, strict=True)
+    return [f"{', '.join(sorted(names))} in {folder} only" for names, folder in only if names]
 
 
 def _scores(runs: Runs, papers: Mapping[str, Paper]) -> pd.DataFrame:

@@ -87,13 +87,13 @@ def test_what_no_seed_changes_must_be_the_same(tmp_path):
 def test_what_cannot_be_compared_is_named_and_counts(tmp_path):
     before = write(tmp_path / "x")
     missing = compare(before, write(tmp_path / "missing", arms=("a", "b")))
-    assert missing.faults == (f"kim2022 on mini-mosi: c is in {before} only",)
+    assert missing.faults == (f"kim2022 on mini-mosi: c in {before} only",)
     assert missing.beyond
     other = compare(before, write(tmp_path / "other", fingerprint="beef"))
     assert "the corpora differ (fingerprints f00d and beef)" in other.faults[0]
     assert other.numbers.empty
     elsewhere = compare(before, write(tmp_path / "elsewhere", corpus="mine"))
-    assert [fault.split(" is in")[0] for fault in elsewhere.faults] == ["kim2022 on mini-mosi", "kim2022 on mine"]
+    assert [fault.split(" in ")[0] for fault in elsewhere.faults] == ["kim2022 on mini-mosi", "kim2022 on mine"]
     old = write(tmp_path / "old")
     path = next((old / "runs").rglob("a/seed-1.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
