@@ -88,6 +88,8 @@ class FeatureStore:
             raise FeatureError(f"{folder} is not a feature store ({error}); delete it and extract again") from error
         if config.get("version") != VERSION:
             raise FeatureError(f"{folder} has version {config.get('version')}, not {VERSION}; extract again")
+        if list(layers.shape) != config["shape"] or int(segments["length"].sum()) != layers.shape[1]:
+            raise FeatureError(f"{folder}: layers.npy does not fit config.json and segments.csv; extract again")
         return cls(folder, layers, segments, config)
 
     @property

@@ -375,6 +375,11 @@ def test_open_says_what_is_wrong(corpus, tmp_path):
         store.frames("s1", 3)
     with pytest.raises(FeatureError, match="no segment 'x1'"):
         store.array(["x1"])
+    table = (store.folder / "segments.csv").read_text()
+    (store.folder / "segments.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
+    with pytest.raises(FeatureError, match=r"layers\.npy does not fit"):
+        FeatureStore.open(store.folder)
+    (store.folder / "segments.csv").write_text(table)
     config = json.loads((store.folder / "config.json").read_text())
     (store.folder / "config.json").write_text(json.dumps({**config, "version": 0}))
     with pytest.raises(FeatureError, match="version 0"):

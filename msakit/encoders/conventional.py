@@ -37,6 +37,8 @@ class BagOfEmbeddings(Encoder):
     conventional = True
 
     def __init__(self, vocabulary: list[str], vectors: Float[np.ndarray, "word dim"], name: str = "word-vectors"):
+        if len(vocabulary) != len(vectors):
+            raise ValueError(f"{len(vocabulary)} words but {len(vectors)} vectors")
         self.index = {word: row for row, word in enumerate(vocabulary)}
         # The last row is that of unknown words.
         self.vectors = np.vstack([vectors, np.zeros((1, vectors.shape[1]))]).astype(np.float32)

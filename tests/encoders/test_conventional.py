@@ -23,6 +23,8 @@ def test_bag_gives_a_vector_a_word_and_zeros_for_unknown():
     np.testing.assert_array_equal(features, [[[1, 2, 3], [0, 0, 0], [4, 5, 6]]])
     with pytest.raises(SegmentError):
         bag.prepare({"text": " "})
+    with pytest.raises(ValueError, match="1 words but 2 vectors"):
+        BagOfEmbeddings(["good"], np.ones((2, 3)))
 
 
 def test_trained_vectors_know_their_neighbours(trained):
