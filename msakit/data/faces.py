@@ -7,11 +7,11 @@ not found.
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -19,33 +19,23 @@ from msakit.data.media import read_frames
 
 Box = tuple[int, int, int, int]
 _LONG_SIDE = 320  # pixels; larger frames are searched at this scale, which loses no face worth having
-_REMEMBERED = 50_000  # videos whose boxes are kept in memory, about half a kilobyte each
 _local = threading.local()  # a cascade serves one thread at a time
-_boxes: OrderedDict[tuple[str, int, int, float], list[Box | None]] = OrderedDict()
+_boxes: dict[tuple[str, int, int, float], list[Box | None]] = {}  # about half a kilobyte a video
 
 
 def _detector() -> Any:
     if not hasattr(_local, "detector"):
-        _local.detector = _new_detector()
+        path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
+        detector = cv2.CascadeClassifier(str(path))
+        if detector.empty():
+            mend = "install opencv-python-headless>=4.14,<5"
+            raise FileNotFoundError(f"OpenCV {cv2.__version__} has no cascade at {path}: {mend}")
+        _local.detector = detector
     return _local.detector
-
-
-def _new_detector() -> Any:
-    import cv2
-
-    path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
-    detector = cv2.CascadeClassifier(str(path))
-    if detector.empty():
-        raise FileNotFoundError(
-            f"OpenCV {cv2.__version__} has no cascade at {path}: install opencv-python-headless>=4.14,<5"
-        )
-    return detector
 
 
 def largest_face(frame: UInt8[np.ndarray, "height width 3"]) -> Box | None:
     """(x, y, width, height) in pixels of the largest frontal face, or None; under a fifth of the frame is ignored."""
-    import cv2
-
     scale = min(1.0, _LONG_SIDE / max(frame.shape[:2]))
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     if scale < 1.0:
@@ -67,8 +57,6 @@ def crop_face(
     frame: UInt8[np.ndarray, "height width 3"], box: Box, size: int, margin: float = 0.15
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The box widened by `margin` of its size on each side, as a square of `size` pixels; outside it, edges repeat."""
-    import cv2
-
     x, y, width, height = box
     side = round(max(width, height) * (1 + 2 * margin))
     left, top = x + width // 2 - side // 2, y + height // 2 - side // 2
@@ -86,13 +74,9 @@ def video_faces(
     frames, _ = read_frames(path, fps=fps)
     there = os.stat(path)
     key = (str(path), there.st_mtime_ns, there.st_size, float(fps))
-    boxes = _boxes.get(key)
-    if boxes is None:
-        boxes = [largest_face(frame) for frame in frames]
-        _boxes[key] = boxes
-        if len(_boxes) > _REMEMBERED:
-            _boxes.popitem(last=False)
-    return find_faces(frames, size, boxes)
+    if key not in _boxes:
+        _boxes[key] = [largest_face(frame) for frame in frames]
+    return find_faces(frames, size, _boxes[key])
 
 
 def find_faces(

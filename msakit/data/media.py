@@ -5,6 +5,7 @@ from math import gcd
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from jaxtyping import Float, UInt8
 from PIL import Image
 
@@ -24,7 +25,6 @@ def read_audio(path: str | Path, rate: int = 16000) -> Float[np.ndarray, "time"]
 
     Of a video file (mp4, mkv, ...) the first audio stream is read, from its first sample on.
     """
-    import soundfile
     from scipy.signal import resample_poly
 
     mend = f"convert it anew, e.g. ffmpeg -i SOURCE -ac 1 -ar {rate} {Path(path).with_suffix('.wav').name}"
@@ -125,8 +125,6 @@ def read_image(path: str | Path) -> Image.Image:
 
 def write_audio(path: str | Path, samples: Float[np.ndarray, "time"], rate: int = 16000) -> None:
     """Write mono samples in [-1, 1] as 16 bit PCM; louder samples are an error rather than a crackle."""
-    import soundfile
-
     peak = float(np.abs(samples).max(initial=0.0))
     if not peak <= 1.0:
         raise MediaError(f"samples for {path} peak at {peak:g}: scale them into [-1, 1] first")

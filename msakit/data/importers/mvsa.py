@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -95,7 +94,6 @@ def _read(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     per_class: int = 1211,
-    duplicates: Literal["report", "drop"] = "report",
 ) -> Draft:
     """`source` holds labelResultAll.txt and, beside it, data/.
 
@@ -104,19 +102,16 @@ def _read(
         splits: ids a split, or a file of them, such as an earlier import's segments.csv; else drawn in the shares
             `fractions` with `seed`.
         per_class: posts a class, for the rules that balance.
-        duplicates: "drop" leaves out all but the first post with an image.
     """
     if rule not in RULES[annotators]:
         raise CorpusError(f"rule is {rule!r}: for {name} choose one of {', '.join(RULES[annotators])}")
-    if duplicates not in ("report", "drop"):
-        raise CorpusError(f"duplicates is {duplicates!r}: choose 'report' or 'drop'")
     manifest = Manifest()
     path = find_one(source, ("labelResultAll.txt",), "labelResultAll.txt")
     data = path.parent / "data"
     if not data.is_dir():
         raise CorpusError(f"no folder {data} beside {path.name}: unpack the images and texts there")
     table = _labels(path, annotators, rule, manifest)
-    table = _usable(table, data, manifest, duplicates)
+    table = _usable(table, data, manifest)
     if rule.endswith(BALANCED) and len(table):
         table = _balanced(table, per_class, manifest)
     if splits is not None:
@@ -155,7 +150,7 @@ def _labels(path: Path, annotators: int, rule: str, manifest: Manifest) -> pd.Da
     return pd.DataFrame(rows, columns=["segment_id", "label", *MODALITY_LABELS])
 
 
-def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str) -> pd.DataFrame:
+def _usable(table: pd.DataFrame, data: Path, manifest: Manifest) -> pd.DataFrame:
     """Posts whose text and image can be read; posts with the same image share a video_id."""
     rows: list[dict[str, str]] = []
     for segment, label, *labels in tqdm(list(table.itertuples(index=False)), desc="reading posts", unit="post"):
@@ -172,16 +167,11 @@ def _usable(table: pd.DataFrame, data: Path, manifest: Manifest, duplicates: str
                      **dict(zip(MODALITY_LABELS, labels, strict=True))})  # fmt: skip
     table = pd.DataFrame(rows, columns=["segment_id", "clip_id", "label", "text", "image", *MODALITY_LABELS])
     table.insert(1, "video_id", same_files(list(table["segment_id"]), list(table["image"])))
-    repeats = table["video_id"] != table["segment_id"]
     groups = [list(part) for _, part in table.groupby("video_id", sort=False)["segment_id"] if len(part) > 1]
     manifest.counts["posts_with_the_same_image"] = groups
     if groups:
-        count = int(repeats.sum())
-        manifest.warn(f"{count} posts repeat the image of another, byte for byte (duplicates={duplicates!r})")
-    if duplicates == "drop":
-        for segment, same in table.loc[repeats, ["segment_id", "video_id"]].itertuples(index=False):
-            manifest.drop(segment, "", f"the same image as {same}")
-        table = table[~repeats].reset_index(drop=True)
+        count = int((table["video_id"] != table["segment_id"]).sum())
+        manifest.warn(f"{count} posts repeat the image of another, byte for byte")
     return table
 
 

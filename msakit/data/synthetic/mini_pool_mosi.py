@@ -12,14 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from msakit.data.synthetic.generated import (
-    checked_sizes,
-    generator,
-    recurring,
-    write_description,
-    write_documents,
-    write_table,
-)
+from msakit.data.synthetic import generated
 from msakit.data.synthetic.mini_mosi import SIZES as MOSI_SIZES
 from msakit.data.synthetic.mini_mosi import TASK, render
 from msakit.data.synthetic.mosi_model import GRID, KIND_SHARE, PRIOR, sample_segments, sample_words
@@ -34,7 +27,7 @@ DESCRIPTION = (
 
 def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
     """Write the pool into `folder`; one seed and sizes always give the same bytes of csv, txt and wav."""
-    chosen = checked_sizes(sizes, SIZES)
+    chosen = generated.checked_sizes(sizes, SIZES)
     rows: list[dict[str, Any]] = []
     words: list[dict[str, Any]] = []
     segments = sample_segments("pool", chosen.get("pool", 1), seed, corpus="pm", corpus_code=4)
@@ -43,17 +36,19 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
         del row["kind"]
         rows.append(row | {"label": None})
         words += timings
-    write_table(folder / "segments.csv", rows)
-    write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
+    generated.write_table(folder / "segments.csv", rows)
+    generated.write_table(folder / "words.csv", words, {"start": ".4f", "end": ".4f"})
     documents = [_document(seed, number) for number in range(chosen.get("texts", 2) // 2)]
-    write_documents(folder / "texts.txt", documents)
+    generated.write_documents(folder / "texts.txt", documents)
     test = [" ".join(segment.words) for segment in sample_segments("test", MOSI_SIZES["test"], seed)]
     pool = [*(each["text"] for each in rows), *(line for document in documents for line in document)]
-    write_description(folder, NAME, TASK, DESCRIPTION + recurring("mini-mosi", test, pool), seed, __doc__ or "")
+    generated.write_description(
+        folder, NAME, TASK, DESCRIPTION + generated.recurring("mini-mosi", test, pool), seed, __doc__ or ""
+    )
 
 
 def _document(seed: int, number: int) -> list[str]:
-    rng = generator(seed, _TEXT_CODE, number)
+    rng = generated.generator(seed, _TEXT_CODE, number)
     level = int(rng.choice(len(GRID), p=PRIOR))
     kinds = rng.choice(list(KIND_SHARE), p=list(KIND_SHARE.values()), size=2)
     return [" ".join(sample_words(rng, level, str(kind))[0]) for kind in kinds]

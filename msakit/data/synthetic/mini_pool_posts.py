@@ -18,15 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from msakit.data.synthetic import generated
 from msakit.data.synthetic.face_drawing import Face, draw_face, sample_face
-from msakit.data.synthetic.generated import (
-    checked_sizes,
-    generator,
-    recurring,
-    write_description,
-    write_documents,
-    write_table,
-)
 from msakit.data.synthetic.lexicon import WORDS
 from msakit.data.synthetic.mini_memes import SIZES as MEMES_SIZES
 from msakit.data.synthetic.mini_memes import sample_line, sample_memes
@@ -45,14 +38,14 @@ _CODE = 5
 
 def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> None:
     """Write the pool into `folder`; one seed and sizes always give the same bytes."""
-    chosen = checked_sizes(sizes, SIZES)
+    chosen = generated.checked_sizes(sizes, SIZES)
     (folder / "image").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for n, scene in enumerate(tqdm(_scenes(chosen.get("scenes", 0), seed), desc=f"{NAME} scenes", unit="image")):
-        rng = generator(seed, _CODE, 0, n)
+        rng = generated.generator(seed, _CODE, 0, n)
         rows.append(_save(folder, f"pp-scene-{n:04d}", draw_scene(scene), caption(scene, rng), scene.thing))
     for n in tqdm(range(chosen.get("faces", 0)), desc=f"{NAME} faces", unit="image"):
-        rng = generator(seed, _CODE, 1, n)
+        rng = generated.generator(seed, _CODE, 1, n)
         # Brows, eyes and mouth go together loosely, as in mini-mosi.
         cues = np.tanh(rng.normal(0, 0.5) + rng.normal(0, 0.5, 3))
         face = sample_face(rng)
@@ -62,14 +55,14 @@ def generate(folder: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
         rows.append(_save(folder, f"pp-face-{n:04d}", pixels, _face_caption(face, cues, rng), "face"))
     if not rows:
         raise ValueError(f"sizes {chosen}: ask for scenes or faces, a pool needs pictures")
-    write_table(folder / "segments.csv", rows)
+    generated.write_table(folder / "segments.csv", rows)
     documents = _documents(chosen.get("texts", 2) // 2, seed)
-    write_documents(folder / "texts.txt", documents)
+    generated.write_documents(folder / "texts.txt", documents)
     pool = [*(row["text"] for row in rows), *(line for document in documents for line in document)]
     posts = [post.text for post in sample_posts("test", POSTS_SIZES["test"], seed)]
     memes = [meme.text for meme in sample_memes("test", MEMES_SIZES["test"], seed)]
-    shared = recurring("mini-posts", posts, pool) + recurring("mini-memes", memes, pool)
-    write_description(folder, NAME, TASK, DESCRIPTION + shared, seed, __doc__ or "")
+    shared = generated.recurring("mini-posts", posts, pool) + generated.recurring("mini-memes", memes, pool)
+    generated.write_description(folder, NAME, TASK, DESCRIPTION + shared, seed, __doc__ or "")
 
 
 def _scenes(count: int, seed: int) -> list[Scene]:
@@ -82,7 +75,7 @@ def _documents(count: int, seed: int) -> list[list[str]]:
     """Two posts of one text label, and two lines of one polarity, in turn."""
     documents = []
     for number in range(count):
-        rng = generator(seed, _CODE, 2, number)
+        rng = generated.generator(seed, _CODE, 2, number)
         if number % 2:
             polarity = int(rng.integers(2))
             documents.append([sample_line(rng, polarity)[0] for _ in range(2)])
