@@ -36,7 +36,7 @@ class Audit:
     corpus: str
     labels: list[dict[str, Any]] = field(default_factory=list)  # a row a split
     lengths: list[dict[str, Any]] = field(default_factory=list)  # a row a modality and split
-    overlap: dict[str, Any] = field(default_factory=dict)
+    overlap: dict[str, int] = field(default_factory=dict)  # counts of what two splits share
     features: list[dict[str, Any]] = field(default_factory=list)  # a row an array
     probes: list[dict[str, Any]] = field(default_factory=list)  # a row a modality
     warnings: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Audit:
             if rows:
                 parts += [f"\n## {title}", pd.DataFrame(rows).fillna("–").to_markdown(index=False, floatfmt=".3f")]
         parts += [f"\nknown of {row['modality']}: {row['known']}" for row in self.probes]
-        shared = ", ".join(f"{name}: {value}" for name, value in self.overlap.items() if not isinstance(value, list))
+        shared = ", ".join(f"{name}: {value}" for name, value in self.overlap.items())
         parts += ["\n## Overlap of splits", shared or "one split only"]
         parts += [f"\nNOTE: {note}" for note in self.notes]
         parts += [f"\n!!! WARNING: {warning}" for warning in self.warnings] or ["\nNo warning."]
@@ -153,7 +153,7 @@ def _seconds(path: str | None) -> float:
 def _videos(table: pd.DataFrame, found: Audit) -> None:
     splits = table.groupby("video_id")["split"].nunique()
     shared = sorted(map(str, splits.index[splits > 1]))
-    found.overlap |= {"videos in two splits": len(shared), "shared videos": shared[:20]}
+    found.overlap["videos in two splits"] = len(shared)
     if shared:
         found.warnings.append(
             f"{len(shared)} of {len(splits)} videos have segments in more than one split (first: {shared[0]}): test "
@@ -173,7 +173,7 @@ def _near_duplicates(table: pd.DataFrame, near: float, found: Audit) -> None:
         if not len(rows_of[later]) or not len(rows_of[earlier]):
             continue
         others = vectors[rows_of[earlier]].T.tocsr()
-        pairs: list[dict[str, Any]] = []
+        pairs: list[tuple[str, str]] = []
         blocks = range(0, len(rows_of[later]), 256)
         for start in tqdm(blocks, desc=f"texts of {later} in {earlier}", disable=len(blocks) < 8):
             rows = rows_of[later][start : start + 256]
@@ -181,17 +181,14 @@ def _near_duplicates(table: pd.DataFrame, near: float, found: Audit) -> None:
             best = rows_of[earlier][np.asarray(cosines.argmax(axis=1)).ravel()]
             for row, other, cosine in zip(rows, best, cosines.max(axis=1).toarray().ravel(), strict=True):
                 if cosine >= near - 1e-6 and long[row]:
-                    ids = {later: table["segment_id"][row], earlier: table["segment_id"][other]}
-                    pairs.append({**ids, "cosine": round(float(cosine), 3), "text": table["text"][row]})
+                    pairs.append((table["segment_id"][row], table["segment_id"][other]))
                 elif cosine >= near - 1e-6:
                     short_pairs += 1
         found.overlap[f"texts of {later} nearly in {earlier}"] = len(pairs)
-        found.overlap[f"{later} in {earlier}"] = pairs[:20]
         if pairs:
-            first = pairs[0]
             found.warnings.append(
                 f"{len(pairs)} of {len(rows_of[later])} texts of {later} are nearly those of {earlier} (cosine of "
-                f"character 3- to 5-grams {near:g} or more; first: {first[later]} and {first[earlier]})"
+                f"character 3- to 5-grams {near:g} or more; first: {' and '.join(pairs[0])})"
             )
     if short_pairs:
         found.notes.append(f"{short_pairs} texts of fewer than {WORDS} words recur in another split, as such texts do")

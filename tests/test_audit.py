@@ -117,15 +117,13 @@ def test_overlap_of_splits_by_video_and_by_text(tmp_path):
     table.loc[[5, 211], "text"] = "so good"
     table.to_csv(folder / "segments.csv", index=False)
     found = looked_over(folder)
-    assert found.overlap["shared videos"] == ["train-0"]
     assert found.overlap["texts of test nearly in train"] == 1
-    (pair,) = found.overlap["test in train"]
-    assert (pair["test"], pair["train"]) == ("s210", "s7")
-    assert pair["cosine"] >= 0.9
     assert found.overlap["texts of valid nearly in train"] == 1
     assert found.overlap["texts of test nearly in valid"] == 0
-    assert sum("1 of 60 texts of test are nearly those of train" in warning for warning in found.warnings) == 1
-    assert any("1 of 44 videos have segments in more than one split" in warning for warning in found.warnings)
+    copies = [warning for warning in found.warnings if "1 of 60 texts of test are nearly those of train" in warning]
+    assert [warning.endswith("first: s210 and s7)") for warning in copies] == [True]
+    videos = "1 of 44 videos have segments in more than one split (first: train-0)"
+    assert any(videos in warning for warning in found.warnings)
     assert any("1 texts of fewer than 4 words" in note for note in found.notes)
     with pytest.raises(ValueError, match="near is 0"):
         audit(load_corpus(folder), near=0.0)
