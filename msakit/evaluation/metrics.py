@@ -59,8 +59,6 @@ class Metric:
         return f"{self.label} {ARROWS[self.direction]}"
 
 
-# --- what a segment is compared as -----------------------------------------------------------------------------
-
 Binning = Callable[[Array], Array]
 Subset = Callable[[Array], Array]
 
@@ -103,9 +101,6 @@ def sims_classes(*edges: float) -> Binning:
         return np.digitize(np.clip(values, -1, 1), np.asarray(edges, dtype=values.dtype), right=True)
 
     return bins
-
-
-# --- regression -------------------------------------------------------------------------------------------------
 
 
 def _mean(
@@ -200,9 +195,6 @@ def _f1w(title: str, bins: Binning, subset: Subset = everything, swapped: bool =
     return _classified(title, "f1_score", bins, subset, swapped, average="weighted")
 
 
-# --- classification ---------------------------------------------------------------------------------------------
-
-
 def _decided(title: str, decide: Binning, scorer: str = "f1_score", **options: Any) -> Metric:
     return _classified(title, scorer, decide, kind="classification", **options)
 
@@ -239,8 +231,6 @@ def _weighted_auroc(prediction: Array, label: Array, weights: Array) -> Array:
     positives = [1] if prediction.shape[1] == 2 else range(prediction.shape[1])
     return np.mean([weigh.auroc(prediction[:, c], label == c, weights) for c in positives], axis=0)
 
-
-# --- the names --------------------------------------------------------------------------------------------------
 
 METRICS: dict[str, Metric] = {
     "mae": _mae("MAE"),

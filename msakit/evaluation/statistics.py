@@ -19,9 +19,6 @@ ALPHA = 0.05  # of tests
 POWER = 0.8  # with which a detectable effect is found
 
 
-# --- over seeds -------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class SeedSummary:
     """A metric over seeds. nan where n < 2.
@@ -111,9 +108,6 @@ def compare_spread(first: Real[np.ndarray, " first"], second: Real[np.ndarray, "
     return SpreadTest(sds[0] / sds[1] if sds[1] else float("nan"), p, n)
 
 
-# --- over many claims -------------------------------------------------------------------------------------------
-
-
 def holm(p: Real[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """p-values adjusted by Holm's correction; the chance of even one false claim stays at most alpha, however the
     tests depend.
@@ -131,9 +125,6 @@ def holm(p: Real[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     adjusted = p.copy()
     adjusted[np.flatnonzero(tested)[order]] = np.minimum(raised, 1)
     return adjusted
-
-
-# --- before running ---------------------------------------------------------------------------------------------
 
 
 def detectable(se: float, df: float | int, alpha: float = ALPHA) -> float:

@@ -151,9 +151,6 @@ def failure(check: str, case: Case) -> str:
     return ""
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
 def shapes(case: Case) -> None:
     """`modalities` and "prediction" are as the contract says, of features and head apart and of both in one."""
     model, batch = case.model.eval(), case.batch()
@@ -266,9 +263,6 @@ def _same(found: Tensor, expected: Tensor, outputs: Tensor, what: str) -> None:
     difference = float((found - expected).abs().max().detach())
     allowed = 1e-3 * _spread(outputs) + 1e-6 * float(outputs.abs().max().detach())
     _require(difference <= allowed, f"{what}: the prediction differs by {difference:.2g}")
-
-
-# --- inputs -----------------------------------------------------------------------------------------------------------
 
 
 def _inputs(kind: Any, kinds: dict[str, type], folder: Path) -> dict[str, Input]:

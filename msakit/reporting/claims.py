@@ -110,9 +110,6 @@ def together(verdicts: Sequence[str]) -> str:
     return SUPPORTED if tested == {SUPPORTED} else OPEN
 
 
-# --- the ledger ---------------------------------------------------------------------------------------------------
-
-
 def ledger(runs: Runs, papers: Mapping[str, Paper], profile: str) -> Ledger:
     """Test every claim of the papers that have runs."""
     claims: list[Claim] = []
@@ -276,9 +273,6 @@ def measured(run: Run, name: str) -> float:
         return float(np.median(run.runtime.epoch_seconds or np.nan)) if run.runtime else float("nan")
     value = run.record.measurements.get(name)
     return float(value) if isinstance(value, (int, float)) else float("nan")
-
-
-# --- as data ------------------------------------------------------------------------------------------------------
 
 
 def as_data(found: Ledger) -> dict[str, Any]:

@@ -28,9 +28,6 @@ TEST_NOTE = (
 )
 
 
-# --- scores -------------------------------------------------------------------------------------------------------
-
-
 def arrays(run: Run, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
     """Predictions `[segments]`, or probabilities `[segments, classes]`, and labels of one split.
 
@@ -73,9 +70,6 @@ def scores(runs: Runs, wanted: str | Sequence[str], split: str = "test") -> pd.D
 def _applied(metric: str, record: Record) -> str:
     by_logit = record.definition.protocol.threshold == "logits" and len(record.corpus.task.classes) == 2
     return metrics.ON_LOGITS.get(metric, metric) if by_logit else metric
-
-
-# --- comparisons --------------------------------------------------------------------------------------------------
 
 
 def scored(runs: Runs, arm: str, metric: str, subset: Subset | None = None) -> Scored:
@@ -152,9 +146,6 @@ def estimates(runs: Runs, arms: Sequence[str], metric: str, subsets: Mapping[str
             rows.append((group, arm, got.difference, got.low, got.high, len(side.values), got.n_segments, got.n_videos))
     columns = ["group", "arm", "mean", "low", "high", "n_runs", "n_segments", "n_videos"]
     return pd.DataFrame(rows, columns=columns)
-
-
-# --- which runs, in which order, under which names ----------------------------------------------------------------
 
 
 def by_corpus(runs: Runs) -> Iterator[tuple[str, Runs]]:

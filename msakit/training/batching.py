@@ -51,6 +51,7 @@ class TensorBatches:
     """Rows of plain arrays: images, pooled features, stored vectors of frozen encoders.  The other kinds add to it."""
 
     sizes: Tensor | None = None  # of rows that are to be batched by similar size
+    repeats: int = 1  # passes over the rows an epoch
 
     def __init__(
         self,
@@ -71,10 +72,10 @@ class TensorBatches:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.label), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return self.repeats * (full + (rest > 0 and not self.drop_last))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for rows in batch_order(len(self.label), self.batch_size, self.generator, self.drop_last, self.sizes):
+        for rows in self._order():
             yield {"index": rows, "label": self.label[rows]} | self._inputs(rows)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -85,6 +86,10 @@ class TensorBatches:
         """Go on where `state` was taken."""
         if self.generator is not None:
             self.generator.set_state(state["generator"])
+
+    def _order(self) -> list[Int[Tensor, " batch"]]:
+        given = len(self.label), self.batch_size, self.generator, self.drop_last, self.sizes
+        return [rows for _ in range(self.repeats) for rows in batch_order(*given)]
 
     def _inputs(self, rows: Int[Tensor, " batch"]) -> dict[str, Any]:
         return {name: values[rows].float() for name, values in self.arrays.items()}
@@ -122,7 +127,7 @@ class FeatureBatches(TensorBatches):
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        order = batch_order(len(self.label), self.batch_size, self.generator, self.drop_last)
+        order = self._order()
         layers = max([frames.shape[:-2].numel() for frames, *_ in self.features.values()], default=1)
         ahead = max(AHEAD // layers, 1)
         for start in range(0, len(order), ahead):

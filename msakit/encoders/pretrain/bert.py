@@ -17,17 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForPreTraining, BertTokenizer
 
-from msakit.encoders.pretrain.common import (
-    Pools,
-    Task,
-    draws,
-    hold_out,
-    mask_tokens,
-    pad,
-    pool_documents,
-    pool_texts,
-    word_pieces,
-)
+from msakit.encoders.pretrain import common
+from msakit.encoders.pretrain.common import Pools, Task, mask_tokens, pad, pool_documents
 from msakit.encoders.pretrain.word_vectors import factorise
 
 MAX_LENGTH = 64
@@ -38,26 +29,22 @@ BATCH = 32  # documents of two sentences
 
 def task(pools: Pools, seed: int) -> Task:
     """Held-out metric: loss in nats a masked token, on single texts."""
-    tokenizer = word_pieces(pool_texts(pools), 2000, MAX_LENGTH)
+    tokenizer = common.word_pieces(common.pool_texts(pools), 2000, MAX_LENGTH)
     model = BertForPreTraining(
         BertConfig(
             vocab_size=len(tokenizer),
-            hidden_size=64,
             num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=256,
             max_position_embeddings=MAX_LENGTH,
             initializer_range=RANGE,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            **common.SMALL,
         )
     )
     documents = [[tokenizer(document)["input_ids"] for document in pool_documents(folder)] for folder in pools.values()]
-    parts = [hold_out(len(pool), seed) for pool in documents]
+    parts = [common.hold_out(len(pool), seed) for pool in documents]
     held_pairs = [pool[row][:2] for pool, (_, held) in zip(documents, parts, strict=True) for row in held[:256]]
     held_ids = [ids for pair in held_pairs for ids in pair]
     kept = [ids[1:-1] for pool, (seen, _) in zip(documents, parts, strict=True) for row in seen for ids in pool[row]]
-    rows = [draws(seen, BATCH, seed) for seen, _ in parts]
+    rows = [common.draws(seen, BATCH, seed) for seen, _ in parts]
     generator = torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Float[Tensor, ""]:

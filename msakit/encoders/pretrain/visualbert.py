@@ -15,18 +15,9 @@ from torch import Tensor
 from transformers import VisualBertConfig, VisualBertForPreTraining
 
 from msakit.encoders.outputs import grid
+from msakit.encoders.pretrain import common
 from msakit.encoders.pretrain.clip import process
-from msakit.encoders.pretrain.common import (
-    Pools,
-    Task,
-    draws,
-    hold_out,
-    mask_tokens,
-    pad,
-    pool_table,
-    pool_texts,
-    word_pieces,
-)
+from msakit.encoders.pretrain.common import Pools, Task, mask_tokens, pad
 from msakit.encoders.pretrained import load_frozen, load_image_processor
 
 STAGE = 3  # hidden state of the ResNet: the embedder, then four stages
@@ -36,9 +27,9 @@ BATCH = 64
 
 def task(pools: Pools, seed: int, resnet: Path) -> Task:
     """`resnet`: folder of the mini ResNet. Held-out metric: loss of both tasks together, in nats."""
-    tokenizer = word_pieces(pool_texts(pools), 2000, MAX_LENGTH)
+    tokenizer = common.word_pieces(common.pool_texts(pools), 2000, MAX_LENGTH)
     image_encoder, processor = load_frozen(resnet), load_image_processor(resnet)
-    table = pool_table(pools["posts"]).dropna(subset=["image", "caption"])
+    table = common.pool_table(pools["posts"]).dropna(subset=["image", "caption"])
     channels = image_encoder.config.hidden_sizes[STAGE - 1]
     cells = torch.cat([grid(image_encoder, part, channels) for part in process(table["image"], processor).split(128)])
     captions = table["caption"].tolist()
@@ -46,19 +37,15 @@ def task(pools: Pools, seed: int, resnet: Path) -> Task:
     model = VisualBertForPreTraining(
         VisualBertConfig(
             vocab_size=len(tokenizer),
-            hidden_size=64,
             num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=256,
             max_position_embeddings=MAX_LENGTH,
             visual_embedding_dim=int(cells.shape[-1]),
             initializer_range=0.1,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            **common.SMALL,
         )
     )
-    seen, held = hold_out(len(ids), seed)
-    rows = draws(seen, BATCH, seed)
+    seen, held = common.hold_out(len(ids), seed)
+    rows = common.draws(seen, BATCH, seed)
 
     def both(chosen: Int[np.ndarray, " batch"], draw: np.random.Generator, masks: torch.Generator) -> Float[Tensor, ""]:
         swapped = draw.random(len(chosen)) < 0.5

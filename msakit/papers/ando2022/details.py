@@ -94,9 +94,6 @@ def keep(
     return {"embedding_variance": variance}, {name: table for name, table in found.items() if len(table)}
 
 
-# --- attention ----------------------------------------------------------------------------------------------------
-
-
 def shown_segments(test: pd.DataFrame) -> list[int]:
     """Rows of the segments that the figure of attention shows.
 
@@ -195,9 +192,6 @@ def located(text: str, words: pd.DataFrame) -> Iterator[tuple[str, int, int, flo
         if start >= 0:
             after = start + len(word)
             yield word, start, after, float(low), float(high)
-
-
-# --- embeddings ---------------------------------------------------------------------------------------------------
 
 
 def embeddings(model: Any, batches: FeatureBatches, test: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, list[float]]]:

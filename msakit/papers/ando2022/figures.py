@@ -61,9 +61,6 @@ def panels(count: int) -> tuple[Figure, np.ndarray]:
     return figure, axes[0]
 
 
-# --- over layers --------------------------------------------------------------------------------------------------
-
-
 def layer_figure(runs: Runs, curve: pd.DataFrame, metric: str) -> Figure:
     """One panel an encoder, each with its own scale: their levels differ by more than their layers do.
 

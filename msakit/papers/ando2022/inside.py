@@ -56,9 +56,6 @@ def of_arm(runs: Runs, arm: str, where: str) -> Iterator[tuple[str, str, Figure,
             yield "attention", title, attention_figure(frame, run.test, task), frame
 
 
-# --- predictions --------------------------------------------------------------------------------------------------
-
-
 def bins(task: TaskInfo, test: pd.DataFrame, column: str) -> Int[np.ndarray, " segments"]:
     """Which of `bin_names` each segment's label, or prediction, is: the class, or the whole number next to it.
 
@@ -136,9 +133,6 @@ def confusion_figure(runs: Runs) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.DataFrame(rows, columns=["label", "predicted", "share", "segments"])
 
 
-# --- between modalities -------------------------------------------------------------------------------------------
-
-
 def gate_rows(runs: Runs) -> pd.DataFrame:
     """Mean gate of each modality by label: modality, label (of `bin_names`), seed, fold, value (0 to 1), segments."""
     rows = []
@@ -214,9 +208,6 @@ def embedding_figure(frame: pd.DataFrame, shares: Mapping[str, Sequence[float]],
         figure.colorbar(picture, ax=axes, shrink=0.6, label="Label")
     figure.legend([plt.Line2D([], [], **each) for each in looks], names, loc="outside lower center", ncols=3)
     return figure
-
-
-# --- in time ------------------------------------------------------------------------------------------------------
 
 
 def attention_figure(attention: pd.DataFrame, test: pd.DataFrame, task: TaskInfo) -> Figure:

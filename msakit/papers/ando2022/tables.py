@@ -60,8 +60,6 @@ def tables(runs: Runs) -> dict[str, Table]:
     return found
 
 
-# --- the arms -----------------------------------------------------------------------------------------------------
-
 CHOSEN_NOTE = (
     "Best layers (their numbers stand behind the title) were chosen on the validation split, by the mean validation "
     "loss over seeds of the single layers; in folds within each fold, by its own validation segments."
@@ -91,23 +89,17 @@ def resolved(runs: Runs) -> dict[str, str]:
     return found
 
 
-# --- single layers ------------------------------------------------------------------------------------------------
-
 LAYER_NOTES = ("Mean and sample s.d. (ddof 1) over runs of the unimodal arms.", "Layer 0: embeddings.")
 
 
 def layer_scores(runs: Runs, metric: str, split: str) -> pd.DataFrame:
     """The score of every single-layer run: encoder, layer, seed, fold, value."""
-    known = layer_runs(runs).drop_duplicates("arm").set_index("arm")
+    columns = ["encoder", "layer", "seed", "fold", "value"]
+    known = layer_runs(runs)[["arm", "encoder", "layer"]].drop_duplicates("arm")
     if known.empty:
-        return pd.DataFrame(columns=["encoder", "layer", "seed", "fold", "value"])
-    found = scores(runs.select(arm=list(known.index)), metric, split)
-    found = found.assign(**{column: found["arm"].map(known[column]) for column in ("encoder", "layer")})
-    order = list(known["encoder"].unique())
-    found = found.sort_values(["layer", "fold", "seed"]).sort_values(
-        "encoder", key=lambda column: column.map(order.index), kind="stable"
-    )
-    return found[["encoder", "layer", "seed", "fold", "value"]].reset_index(drop=True)
+        return pd.DataFrame(columns=columns)
+    found = scores(runs.select(arm=list(known["arm"])), metric, split).sort_values(["fold", "seed"])
+    return known.merge(found, on="arm")[columns]
 
 
 def layer_table(runs: Runs, metric: str) -> pd.DataFrame:
@@ -208,8 +200,6 @@ def sentences(choice: pd.DataFrame, metric: str) -> dict[str, str]:
         found[encoder] = f"{start}: {means} {output}; {interval}; {verdict} (p = {p:.2g})."
     return found
 
-
-# --- decoders and features ----------------------------------------------------------------------------------------
 
 DECODER_NOTES = ("Test split, mean over runs; difference: gate less concatenation. " + TEST_NOTE,)
 

@@ -20,15 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from msakit import papers
 from msakit.data.synthetic.lexicon import WORDS
 from msakit.evaluation import metrics
-from msakit.papers.kim2022.tables import (
-    PAPER,
-    kind_scores,
-    ladder,
-    space,
-    sweep_points,
-    sweep_scores,
-    unit,
-)
+from msakit.papers.kim2022 import tables
 from msakit.reporting import figures as draw
 from msakit.reporting.contract import Paper
 from msakit.reporting.scores import arms_in_order, labels, main_metric
@@ -47,9 +39,9 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
 
 
 def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFrame]]:
-    paper = papers.load(PAPER)
+    paper = papers.load(tables.PAPER)
     metric, titles = main_metric(runs, paper), labels(runs)
-    yield "arms", "", *draw.arm_figure(runs, paper, metric, sweep_points(runs, paper))
+    yield "arms", "", *draw.arm_figure(runs, paper, metric, tables.sweep_points(runs, paper))
     if len(curves := validation_curves(runs, paper)):
         loss = str(runs.select(arm=list(paper.facts["drawn"]["convergence"])).frame["selection_metric"].iloc[0])
         yield "convergence", "", convergence(curves, loss, f"Full method on {where}"), curves
@@ -59,15 +51,15 @@ def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFr
         classes = next(iter(runs)).record.corpus.task.classes
         yield "space", f"Test split in the joint space, {where}, seed 0", joint_space(points, titles, classes), points
     measured = drawn_arms(runs, paper, "alignment", lambda record: "alignment" in record.measurements)
-    if len(both := space(runs, measured)):
+    if len(both := tables.space(runs, measured)):
         yield "alignment", f"Test split of {where}", alignment_and_uniformity(both, titles), both
-    if len(swept := sweep_scores(runs, paper)):
+    if len(swept := tables.sweep_scores(runs, paper)):
         names = {name: sweep["label"] for name, sweep in paper.facts["sweeps"].items()}
         yield "sweep", where, sweeps(swept, names, f"Test {metrics.metric(metric).title}"), swept
-    if len(kinds := kind_scores(runs, paper)):
+    if len(kinds := tables.kind_scores(runs, paper)):
         # Without what stands in brackets: the three fit on one line.
-        short = {arm: titles[arm].partition(" (")[0] for arm in ladder(runs, paper)}
-        over = "folds" if unit(runs) == "folds" else "seeds and test videos"
+        short = {arm: titles[arm].partition(" (")[0] for arm in tables.ladder(runs, paper)}
+        over = "folds" if tables.unit(runs) == "folds" else "seeds and test videos"
         yield "kinds", f"{where}, test, 95 % intervals over {over}", kind_bars(kinds, metric, short), kinds
 
 

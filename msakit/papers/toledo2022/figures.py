@@ -20,17 +20,7 @@ from PIL import Image
 
 from msakit import papers
 from msakit.evaluation import metrics
-from msakit.papers.toledo2022.tables import (
-    PAPER,
-    cost_base,
-    costs,
-    elsewhere,
-    main_arms,
-    protocol_gaps,
-    share_means,
-    share_scores,
-    task_of,
-)
+from msakit.papers.toledo2022 import tables
 from msakit.reporting import figures as draw
 from msakit.reporting.contract import Paper
 from msakit.reporting.scores import arrays, estimates, main_metric
@@ -48,15 +38,15 @@ def figures(runs: Runs, folder: Path) -> list[Figure]:
 
 
 def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFrame]]:
-    paper = papers.load(PAPER)
-    first, metric = main_metric(runs, paper), paper.facts["drawn_metric"][task_of(runs)]
-    if main_arms(runs, paper):
-        yield "arms", "", *draw.arm_figure(runs, paper, metric, elsewhere(runs, paper))
+    paper = papers.load(tables.PAPER)
+    first, metric = main_metric(runs, paper), paper.facts["drawn_metric"][tables.task_of(runs)]
+    if tables.main_arms(runs, paper):
+        yield "arms", "", *draw.arm_figure(runs, paper, metric, tables.elsewhere(runs, paper))
     pictures, shown = example_rows(runs, paper)
     plots: tuple[tuple[str, pd.DataFrame, Callable[[pd.DataFrame], Figure], str], ...] = (
         ("cost", cost_points(runs, paper), partial(cost_frontier, metric=metric), ""),
-        ("shares", share_scores(runs, paper), partial(share_curves, metric=first), "Little training data"),
-        ("protocols", protocol_gaps(runs, paper), partial(gap_intervals, metric=first),
+        ("shares", tables.share_scores(runs, paper), partial(share_curves, metric=first), "Little training data"),
+        ("protocols", tables.protocol_gaps(runs, paper), partial(gap_intervals, metric=first),
          "Joint fine-tuning under the published protocol"),
         ("embeddings", embedding_points(runs), embedding_stages, "Fused vectors of test segments"),
         ("agreement", agreement_scores(runs, paper), agreement, ""),
@@ -73,10 +63,10 @@ def _drawn(runs: Runs, where: str) -> Iterator[tuple[str, str, Figure, pd.DataFr
 
 def cost_points(runs: Runs, paper: Paper) -> pd.DataFrame:
     """title, cost (operations as a ratio to the arm `base`), base, mean, low, high of every measured arm."""
-    frame = costs(runs, paper)
+    frame = tables.costs(runs, paper)
     if frame.empty:
         return frame
-    base = cost_base(frame, paper)
+    base = tables.cost_base(frame, paper)
     ratio = frame["flops_per_sample"].astype(float) / float(base["flops_per_sample"])
     return frame.assign(cost=ratio, base=base["title"])[["title", "cost", "base", "mean", "low", "high"]]
 
@@ -127,7 +117,7 @@ def share_curves(frame: pd.DataFrame, metric: str) -> Figure:
 
     frame: as :func:`msakit.papers.toledo2022.tables.share_scores` gives it.
     """
-    means = share_means(frame, metric)
+    means = tables.share_means(frame, metric)
     figure, axes = plt.subplots(figsize=(0.7 * draw.PAGE, 2.8))
     for index, (_, rows) in enumerate(means.groupby("arm", sort=False)):
         look = draw.look(index)
@@ -214,8 +204,10 @@ def embedding_stages(points: pd.DataFrame) -> Figure:
 def agreement_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
     """Accuracy by who is right where text and image differ, as `estimates` gives it, with title; empty where the corpus
     does not say what text and image say alone."""
-    called = main_arms(runs, paper)
-    if task_of(runs) == "regression" or any("text_label" not in run.test for run in runs.select(arm=list(called))):
+    called = tables.main_arms(runs, paper)
+    if tables.task_of(runs) == "regression" or any(
+        "text_label" not in run.test for run in runs.select(arm=list(called))
+    ):
         return pd.DataFrame()
 
     def right(table: pd.DataFrame, modality: str) -> pd.Series:
@@ -259,9 +251,11 @@ def agreement(frame: pd.DataFrame) -> Figure:
 def confidences(runs: Runs, paper: Paper) -> pd.DataFrame:
     """Every test prediction of the arms that the facts name, and of those that they do not know: title, confidence,
     correct."""
-    called, named = main_arms(runs, paper), paper.facts["drawn"]["calibration"]
+    called, named = tables.main_arms(runs, paper), paper.facts["drawn"]["calibration"]
     parts = []
-    for arm in (arm for arm in called if task_of(runs) != "regression" and (arm in named or arm not in paper.arms)):
+    for arm in (
+        arm for arm in called if tables.task_of(runs) != "regression" and (arm in named or arm not in paper.arms)
+    ):
         for run in runs.select(arm=arm):
             values, label = arrays(run)
             columns = {"confidence": values.max(axis=1), "correct": values.argmax(axis=1) == label}
@@ -299,9 +293,9 @@ def example_rows(runs: Runs, paper: Paper) -> tuple[list[UInt8[np.ndarray, "heig
     """Pictures of a few stored segments, those that the arms differ on most, and what each arm says of them in the run
     of the same seed and fold: segment_id, text, label (name of the class), arm (its title), a column a class."""
     run = next((run for run in runs if "examples" in run.record.artifacts), None)
-    if run is None or task_of(runs) == "regression":
+    if run is None or tables.task_of(runs) == "regression":
         return [], pd.DataFrame()
-    stored, called = run.artifact("examples").set_index("segment_id"), main_arms(runs, paper)
+    stored, called = run.artifact("examples").set_index("segment_id"), tables.main_arms(runs, paper)
     given: dict[str, pd.DataFrame] = {}
     for other in runs.select(arm=list(called), seed=run.record.seed, fold=run.record.fold and run.record.fold.index):
         table = other.test.set_index("segment_id")

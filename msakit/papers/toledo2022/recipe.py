@@ -6,7 +6,7 @@ the folds of all labelled segments under their own protocol (``paper.yaml`` says
 `low_resource` train on nested, stratified subsets of the corpus's own training split in any case.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -152,6 +152,7 @@ def train(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
     steps = optimizer([parameter for parameter in model.parameters() if parameter.requires_grad])
     drop_last = arm.protocol.drop_last
     training = serve(case.rows["train"], settings.batch_size, generator=generator, drop_last=drop_last)
+    training.repeats = -(-settings.least_batches // max(1, len(training)))
 
     def evaluation(split: str) -> TextBatches | TensorBatches:
         if drop_last:  # the published code shuffles what it scores, too
@@ -160,7 +161,7 @@ def train(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
 
     result = fit(
         model,
-        Repeated(training, -(-settings.least_batches // max(1, len(training)))),
+        training,
         evaluation("valid"),
         loss=loss,
         optimizer=steps,
@@ -189,31 +190,6 @@ def train(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:
 def _costs(case: Case) -> bool:
     """Whether a run measures what its arm costs: the first one of each arm under the sound protocol."""
     return case.random_seed == 0 and case.arm.protocol == Protocol()
-
-
-class Repeated:
-    """Batches of a small subset, passed over several times an epoch."""
-
-    def __init__(self, batches: TextBatches | TensorBatches, times: int) -> None:
-        self.batches, self.times = batches, times
-
-    def __len__(self) -> int:
-        return self.times * len(self.batches)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for _ in range(self.times):
-            yield from self.batches
-
-    def state_dict(self) -> dict[str, Any]:
-        """What decides the order of the epochs to come."""
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.batches.load_state_dict(state)
-
-
-# --- without training ---------------------------------------------------------------------------------------------
 
 
 def _zero_shot(experiment: Experiment, inputs: Inputs, case: Case) -> Outcome:

@@ -99,9 +99,6 @@ def _comparison(row: Row, scale: float) -> dict[str, Any]:
     }
 
 
-# --- drawn intervals ----------------------------------------------------------------------------------------------
-
-
 def _scale(row: Row) -> str:
     return f"{row.test} {row.measure}"
 
