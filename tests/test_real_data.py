@@ -56,9 +56,12 @@ def holds_text(value: Any) -> bool:
 def leaks(folder: Path, texts: set[str]) -> list[str]:
     """Files of a results folder with a text column, a text under the key "text", or a transcript anywhere."""
     found = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in {".csv", ".json", ".md"}):
-        content = path.read_text()
-        if path.suffix == ".csv" and "text" in content.splitlines()[0].split(","):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.suffix in {".csv", ".json", ".jsonl", ".md", ".parquet"}
+    ):
+        table = path.suffix in {".csv", ".parquet"}
+        content = pd.read_parquet(path).to_csv(index=False) if path.suffix == ".parquet" else path.read_text()
+        if table and "text" in content.splitlines()[0].split(","):
             found.append(f"{path.name}: column text")
         # The text modality of a run has settings and numbers under its name; a transcript would be a string.
         if path.suffix == ".json" and any(holds_text(item) for item in text_keys(json.loads(content))):
@@ -81,11 +84,13 @@ def test_the_search_for_transcripts_finds_them(tmp_path: Path):
     (tmp_path / "fine.csv").write_text("segment_id,label\na,1.0\n")
     assert leaks(tmp_path, texts) == []
     (tmp_path / "column.csv").write_text("segment_id,text\na,no\n")
+    pd.DataFrame({"word": ["it was really good"]}).to_parquet(tmp_path / "packed.parquet")
     (tmp_path / "deep.json").write_text(json.dumps({"rows": [{"text": "no"}]}))
     (tmp_path / "quoted.md").write_text("| it was really good | 1.0 |\n")
     assert leaks(tmp_path, texts) == [
         "column.csv: column text",
         "deep.json: key text",
+        "packed.parquet: IT WAS REALLY GOOD…",
         "quoted.md: IT WAS REALLY GOOD…",
     ]
 

@@ -114,5 +114,5 @@ def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
 
 def predictions(root: Path, paper: str, corpus: str, arm: str, seed: int, split: str = "test") -> pd.DataFrame:
     """One split of a run's predictions, read without the package."""
-    table = pd.read_csv(root / paper / corpus / arm / f"seed-{seed}.csv")
+    table = pd.read_parquet(root / paper / corpus / arm / f"seed-{seed}.parquet")
     return table[table["split"] == split].reset_index(drop=True)
