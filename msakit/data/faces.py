@@ -7,6 +7,7 @@ not found.
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from msakit.data.media import read_frames
 Box = tuple[int, int, int, int]
 _LONG_SIDE = 320  # pixels; larger frames are searched at this scale, which loses no face worth having
 _local = threading.local()  # a cascade serves one thread at a time
-_boxes: dict[tuple[str, int, int, float], list[Box | None]] = {}  # about half a kilobyte a video
+_REMEMBERED = 50_000  # videos whose boxes are kept in memory, about half a kilobyte each
+_boxes: OrderedDict[tuple[str, int, int, float], list[Box | None]] = OrderedDict()
 
 
 def _detector() -> Any:
@@ -74,9 +76,12 @@ def video_faces(
     frames, _ = read_frames(path, fps=fps)
     there = os.stat(path)
     key = (str(path), there.st_mtime_ns, there.st_size, float(fps))
-    if key not in _boxes:
-        _boxes[key] = [largest_face(frame) for frame in frames]
-    return find_faces(frames, size, _boxes[key])
+    boxes = _boxes.get(key)
+    if boxes is None:
+        boxes = _boxes[key] = [largest_face(frame) for frame in frames]
+        if len(_boxes) > _REMEMBERED:
+            _boxes.popitem(last=False)
+    return find_faces(frames, size, boxes)
 
 
 def find_faces(

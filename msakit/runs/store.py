@@ -417,7 +417,10 @@ class _Packed:
             table, rows = self._tables[name]
             *others, fold = identity
             own = rows.get((*others, -1 if fold is None else fold), np.array([], int))
-            frame: pd.DataFrame = table.select(columns).take(own).to_pandas()
+            part = table.select(columns)
+            # The rows of a run lie together as they are packed, and a slice copies none of the others'.
+            together = len(own) > 0 and own[-1] - own[0] == len(own) - 1
+            frame: pd.DataFrame = (part.slice(own[0], len(own)) if together else part.take(own)).to_pandas()
         except (OSError, KeyError, ArrowException) as error:
             raise RecordError(f"{path}: not readable as parquet ({error}); publish the results again") from error
         return frame

@@ -61,14 +61,14 @@ def task(pools: Pools, seed: int) -> Task:
         return F.cross_entropy(scores, labels[labels >= 0]) + contrast
 
     return Task(
-        "masked language modelling + contrast of a document's sentences",
-        "masked loss",
-        "down",
-        lambda: masked_loss(model, held_ids, tokenizer, seed),
-        {".": [model, tokenizer]},
-        1000,
-        model,
-        loss,
+        objective="masked language modelling + contrast of a document's sentences",
+        metric="masked loss",
+        better="down",
+        measure=lambda: masked_loss(model, held_ids, tokenizer, seed),
+        saved={".": [model, tokenizer]},
+        steps=1000,
+        model=model,
+        loss=loss,
         start=lambda: _start_from_counts(model, kept, seed),
     )
 

@@ -102,15 +102,15 @@ def task(pools: Pools, seed: int) -> Task:
         return right / len(held)
 
     return Task(
-        "image-caption contrast",
-        "caption found",
-        "up",
-        found,
-        {".": [model, CLIPProcessor(image_processor=processor, tokenizer=tokenizer)]},
-        700,
-        nn.ModuleList([model, tagger]),
-        loss,
-        7e-4,
+        objective="image-caption contrast",
+        metric="caption found",
+        better="up",
+        measure=found,
+        saved={".": [model, CLIPProcessor(image_processor=processor, tokenizer=tokenizer)]},
+        steps=700,
+        model=nn.ModuleList([model, tagger]),
+        loss=loss,
+        rate=7e-4,
     )
 
 

@@ -61,14 +61,14 @@ def task(pools: Pools, seed: int, bert: Path) -> Task:
         return learnt.loss + TEMPERATURE**2 * soft + 1 - alike.mean()
 
     return Task(
-        "distillation + masked LM",
-        "masked loss",
-        "down",
-        lambda: masked_loss(student, held_ids, tokenizer, seed),
-        {".": [student, tokenizer]},
-        300,
-        student,
-        loss,
+        objective="distillation + masked LM",
+        metric="masked loss",
+        better="down",
+        measure=lambda: masked_loss(student, held_ids, tokenizer, seed),
+        saved={".": [student, tokenizer]},
+        steps=300,
+        model=student,
+        loss=loss,
         start=lambda: _start_from(student, teacher),
     )
 

@@ -43,15 +43,15 @@ def task(pools: Pools, seed: int) -> Task:
         return nn.functional.binary_cross_entropy_with_logits(scores, labels[chosen])
 
     return Task(
-        "words of the caption",
-        "mean average precision",
-        "up",
-        lambda: _precision(model, pixels[held], labels[held]),
-        {".": [model.resnet, processor]},
-        700,
-        model,
-        loss,
-        3e-3,
+        objective="words of the caption",
+        metric="mean average precision",
+        better="up",
+        measure=lambda: _precision(model, pixels[held], labels[held]),
+        saved={".": [model.resnet, processor]},
+        steps=700,
+        model=model,
+        loss=loss,
+        rate=3e-3,
     )
 
 

@@ -78,12 +78,12 @@ def task(pools: Pools, seed: int, resnet: Path) -> Task:
         return float(np.mean([float(both(part, fixed, fixed_masks)) for part in parts]))
 
     return Task(
-        "masked LM with image + sentence-image matching",
-        "loss",
-        "down",
-        held_loss,
-        {".": [model, tokenizer], "resnet": [image_encoder, processor]},
-        350,
-        model,
-        lambda step: both(next(rows), draw, masks),
+        objective="masked LM with image + sentence-image matching",
+        metric="loss",
+        better="down",
+        measure=held_loss,
+        saved={".": [model, tokenizer], "resnet": [image_encoder, processor]},
+        steps=350,
+        model=model,
+        loss=lambda step: both(next(rows), draw, masks),
     )

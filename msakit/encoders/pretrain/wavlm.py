@@ -47,15 +47,15 @@ def task(pools: Pools, seed: int) -> Task:
 
     fixed = [(clips[row], targets[row]) for row in held[:48]]
     return Task(
-        "masked prediction of acoustic clusters, mixed utterances",
-        "masked loss",
-        "down",
-        lambda: _masked_loss(model, fixed, clips, seed),
-        {".": [model.wavlm, Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)]},
-        300,
-        model,
-        loss,
-        4e-3,
+        objective="masked prediction of acoustic clusters, mixed utterances",
+        metric="masked loss",
+        better="down",
+        measure=lambda: _masked_loss(model, fixed, clips, seed),
+        saved={".": [model.wavlm, Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)]},
+        steps=300,
+        model=model,
+        loss=loss,
+        rate=4e-3,
     )
 
 

@@ -205,9 +205,8 @@ def agreement_scores(runs: Runs, paper: Paper) -> pd.DataFrame:
     """Accuracy by who is right where text and image differ, as `estimates` gives it, with title; empty where the corpus
     does not say what text and image say alone."""
     called = tables.main_arms(runs, paper)
-    if tables.task_of(runs) == "regression" or any(
-        "text_label" not in run.test for run in runs.select(arm=list(called))
-    ):
+    regression = tables.task_of(runs) == "regression"
+    if regression or any("text_label" not in run.test for run in runs.select(arm=list(called))):
         return pd.DataFrame()
 
     def right(table: pd.DataFrame, modality: str) -> pd.Series:
@@ -252,10 +251,10 @@ def confidences(runs: Runs, paper: Paper) -> pd.DataFrame:
     """Every test prediction of the arms that the facts name, and of those that they do not know: title, confidence,
     correct."""
     called, named = tables.main_arms(runs, paper), paper.facts["drawn"]["calibration"]
+    if tables.task_of(runs) == "regression":
+        return pd.DataFrame()
     parts = []
-    for arm in (
-        arm for arm in called if tables.task_of(runs) != "regression" and (arm in named or arm not in paper.arms)
-    ):
+    for arm in (arm for arm in called if arm in named or arm not in paper.arms):
         for run in runs.select(arm=arm):
             values, label = arrays(run)
             columns = {"confidence": values.max(axis=1), "correct": values.argmax(axis=1) == label}
